@@ -1,0 +1,73 @@
+"""Wait for whatever comes first: data from the server, the end of an ORM connection, a signal, or a deadline.
+
+https://docs.djangoproject.com/en/stable/ref/databases/#persistent-connections says nothing of a process without
+requests: here a connection lives as long as the session, and its socket is watched, so that its end is noticed at
+once and not by the next query.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterable
+from typing import Any
+
+import psycopg
+from django.db import connections
+
+from django_walsignals.exceptions import ConnectionLost
+
+
+class Waiter:
+    """The sockets that a session waits on."""
+
+    def __init__(self, replication: int, wakeup: int, aliases: Iterable[str]) -> None:
+        """``wakeup`` is a file descriptor that becomes readable when a signal comes."""
+        self._poll = select.poll()
+        self._poll.register(replication, select.POLLIN)
+        self._poll.register(wakeup, select.POLLIN)
+        self._sessions = {session.fileno(): session for session in map(session_of, aliases)}
+        for descriptor in self._sessions:
+            self._poll.register(descriptor, select.POLLIN)
+
+    @property
+    def orm_sockets(self) -> frozenset[int]:
+        """The file descriptors of the ORM's connections."""
+        return frozenset(self._sessions)
+
+    def wait(self, seconds: float) -> None:
+        """Wait at most so long; raise `ConnectionLost` where an ORM connection has died."""
+        for descriptor, _ in self._poll.poll(seconds * 1000):
+            if descriptor in self._sessions:
+                _refuse_dead(self._sessions[descriptor])
+
+
+def session_of(alias: str) -> psycopg.Connection[Any]:
+    """Get the psycopg connection under Django's, which must be open."""
+    connection = connections[alias]
+    connection.ensure_connection()
+    session: psycopg.Connection[Any] = connection.connection
+    return session
+
+
+def renew(aliases: Iterable[str]) -> None:
+    """Open the connections of a new session, whatever became of those of the last one."""
+    for alias in aliases:
+        connections[alias].close()
+        connections[alias].ensure_connection()
+
+
+def close_obsolete(kept: Iterable[str]) -> None:
+    """Do for the other databases that receivers use what a request's end does: drop the dead and the old."""
+    for connection in connections.all(initialized_only=True):
+        if connection.alias not in set(kept):
+            connection.close_if_unusable_or_obsolete()
+
+
+def _refuse_dead(session: psycopg.Connection[Any]) -> None:
+    """Read what came on an idle connection: a notice is no harm, its end is."""
+    try:
+        session.pgconn.consume_input()
+        while session.pgconn.notifies():
+            pass
+    except psycopg.OperationalError as exc:
+        raise ConnectionLost(f"The database connection has died: {' '.join(str(exc).split())}") from exc

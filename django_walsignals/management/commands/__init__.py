@@ -1,0 +1,1 @@
+"""The commands: thin, each maps options to objects and errors to exit codes."""

@@ -1,0 +1,39 @@
+"""The checkpoint: how far each stream's changes have taken effect."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from django_walsignals.fields import LSNField
+
+
+class Checkpoint(models.Model):
+    """How far a stream's changes have taken effect: one row a stream, written in the same transaction as the effects.
+
+    Everything committed before ``lsn`` is done, and of the transaction whose commit is at ``commit_lsn`` (0/0: none
+    is in hand) the first ``ordinal`` changes. The rest says which server, slot and publication the position belongs
+    to, so that a position is never used where it means something else.
+    """
+
+    stream = models.CharField(_("stream"), max_length=63, primary_key=True)
+    lsn = LSNField(_("position"), help_text=_("End of the last whole transaction that has taken effect."))
+    commit_lsn = LSNField(
+        _("transaction in hand"), default=0, help_text=_("Commit of a transaction of which only a part is done.")
+    )
+    ordinal = models.BigIntegerField(_("changes of it done"), default=0)
+    system_identifier = models.CharField(_("system identifier"), max_length=20)
+    timeline = models.BigIntegerField(_("timeline"))
+    slot = models.CharField(_("replication slot"), max_length=63)
+    publication = models.JSONField(
+        _("publication"), default=dict, help_text=_("Which tables it held, and since which of its changes.")
+    )
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    updated_at = models.DateTimeField(_("updated"), auto_now=True)
+
+    class Meta:  # noqa: D106  # Django's own
+        verbose_name = _("checkpoint")
+        verbose_name_plural = _("checkpoints")
+
+    def __str__(self) -> str:
+        return f"{self.stream} at {self.lsn}"

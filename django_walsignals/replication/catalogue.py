@@ -1,0 +1,143 @@
+"""What the server has: its version and settings, slots and publications, as typed facts.
+
+Each reader takes a cursor of an ordinary connection; the queries are fixed text with parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from django_walsignals.protocol.lsn import LSN
+from django_walsignals.replication.commands import TableRef
+
+
+class Cursor(Protocol):
+    """As much of a DB-API cursor as is needed here."""
+
+    def execute(self, sql: Any, params: Any = None) -> Any:
+        """Run a statement."""
+        ...
+
+    def fetchone(self) -> Any:
+        """Take a row."""
+        ...
+
+    def fetchall(self) -> Any:
+        """Take all rows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What matters here of a server and of the role that we are on it; ``version`` is as 180004."""
+
+    version: int
+    wal_level: str
+    in_recovery: bool
+    may_replicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A row of ``pg_replication_slots``; ``lost`` says why its WAL is gone, and is empty where it is not."""
+
+    name: str
+    plugin: str
+    database: str
+    active_pid: int | None
+    confirmed_flush: LSN | None
+    lost: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedTable:
+    """A table of a publication.
+
+    ``membership`` is the OID of its entry there, and is another one when the table was taken out and put back.
+    """
+
+    oid: int
+    table: TableRef
+    membership: int
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A publication and its tables by OID."""
+
+    oid: int
+    all_tables: bool
+    has_every_operation: bool
+    via_root: bool
+    generated_columns: bool
+    tables: Mapping[int, PublishedTable]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Say in JSON which tables it holds, so that a later start can tell one that went and came back."""
+        members = {str(oid): [str(table.table), table.membership] for oid, table in self.tables.items()}
+        return {"oid": self.oid, "tables": members}
+
+
+_SERVER: Final = """
+    SELECT current_setting('server_version_num')::int, current_setting('wal_level'), pg_is_in_recovery(),
+           rolsuper OR rolreplication OR EXISTS (
+               SELECT FROM pg_roles managed
+               WHERE managed.rolname = 'rds_replication' AND pg_has_role(session_user, managed.oid, 'MEMBER'))
+    FROM pg_roles WHERE rolname = session_user
+"""
+
+_SLOT: Final = """
+    SELECT slot_name, coalesce(plugin, ''), coalesce(database, ''), active_pid, confirmed_flush_lsn::text,
+           CASE WHEN wal_status = 'lost' THEN coalesce(to_jsonb(slot) ->> 'invalidation_reason', 'wal_removed') ELSE
+           '' END
+    FROM pg_replication_slots AS slot WHERE slot_name = %s
+"""
+
+_PUBLICATION: Final = """
+    SELECT oid::bigint, puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot,
+    coalesce(to_jsonb(p) ->> 'pubgencols', 'n') <> 'n' FROM pg_publication p WHERE pubname = %s
+"""
+
+_PUBLISHED: Final = """
+    SELECT c.oid::bigint, n.nspname, c.relname, r.oid::bigint
+    FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE r.prpubid = %s ORDER BY 1
+"""
+
+
+def read_server(cursor: Cursor) -> Server:
+    """Read what the server is, and whether our role may replicate."""
+    cursor.execute(_SERVER)
+    return Server(*cursor.fetchone())
+
+
+def read_slot(cursor: Cursor, name: str) -> Slot | None:
+    """Read a replication slot; None if there is none of that name."""
+    cursor.execute(_SLOT, [name])
+    row = cursor.fetchone()
+    if row is None:
+        return None
+    found, plugin, database, active_pid, flushed, lost = row
+    return Slot(found, plugin, database, active_pid, LSN.parse(flushed) if flushed else None, lost)
+
+
+def read_publication(cursor: Cursor, name: str) -> Publication | None:
+    """Read a publication; None if there is none of that name."""
+    cursor.execute(_PUBLICATION, [name])
+    row = cursor.fetchone()
+    if row is None:
+        return None
+    cursor.execute(_PUBLISHED, [row[0]])
+    tables = {
+        oid: PublishedTable(oid, TableRef(schema, table), entry) for oid, schema, table, entry in cursor.fetchall()
+    }
+    oid, all_tables, has_every_operation, via_root, generated_columns = row
+    return Publication(oid, all_tables, has_every_operation, via_root, generated_columns, tables)
+
+
+def read_flushed_lsn(cursor: Cursor) -> LSN:
+    """Read up to where the server's WAL is on disk."""
+    cursor.execute("SELECT pg_current_wal_flush_lsn()::text")
+    return LSN.parse(cursor.fetchone()[0])

@@ -1,0 +1,110 @@
+"""The replication commands and the statements about slots and publications, quoted, as psycopg composes them.
+
+https://www.postgresql.org/docs/current/protocol-replication.html
+
+A replication connection speaks the simple protocol only, so values are literals in the text: `psycopg.sql` quotes them.
+Publication names sit inside a string literal as a list of identifiers, and so are quoted twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from psycopg.sql import SQL, Composed, Identifier, Literal
+
+from django_walsignals.protocol.lsn import LSN
+
+IDENTIFY_SYSTEM: Final = SQL("IDENTIFY_SYSTEM")
+
+#: In milliseconds.
+WAL_SENDER_TIMEOUT: Final = SQL("SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'")
+
+
+class TableRef(NamedTuple):
+    """A table's schema and name, not quoted."""
+
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def identifier(self) -> Identifier:
+        """The name, to be quoted in a statement."""
+        return Identifier(self.schema, self.name)
+
+
+def start_replication(slot: str, position: LSN, publications: Sequence[str]) -> Composed:
+    """Start to stream from ``position``: whole transactions whose commit is there or later."""
+    names = ", ".join('"' + name.replace('"', '""') + '"' for name in publications)
+    options = "proto_version '1', publication_names {names}, messages 'true'"
+    return SQL(f"START_REPLICATION SLOT {{slot}} LOGICAL {{position}} ({options})").format(
+        slot=Identifier(slot), position=SQL(str(position)), names=Literal(names)
+    )
+
+
+def create_temporary_slot(slot: str) -> Composed:
+    """Create a slot that goes when the connection does, and exports no snapshot."""
+    return SQL("CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'nothing')").format(
+        slot=Identifier(slot)
+    )
+
+
+def create_publication(publication: str, tables: Iterable[TableRef], *, generated_columns: bool) -> Composed:
+    """Create a publication of these tables, partitions through their root; generated columns from PostgreSQL 18 on."""
+    return SQL("CREATE PUBLICATION {publication} FOR TABLE {tables} WITH ({options})").format(
+        publication=Identifier(publication), tables=_list(tables), options=publication_options(generated_columns)
+    )
+
+
+def publication_options(generated_columns: bool) -> SQL:
+    """List the options that a publication of ours has."""
+    options = "publish = 'insert, update, delete, truncate', publish_via_partition_root = true"
+    return SQL(f"{options}, publish_generated_columns = stored") if generated_columns else SQL(options)
+
+
+def set_publication_options(publication: str, *, generated_columns: bool) -> Composed:
+    """Give a publication the options of `publication_options`."""
+    return SQL("ALTER PUBLICATION {publication} SET ({options})").format(
+        publication=Identifier(publication), options=publication_options(generated_columns)
+    )
+
+
+def add_tables(publication: str, tables: Iterable[TableRef]) -> Composed:
+    """Add tables to a publication."""
+    return SQL("ALTER PUBLICATION {publication} ADD TABLE {tables}").format(
+        publication=Identifier(publication), tables=_list(tables)
+    )
+
+
+def drop_tables(publication: str, tables: Iterable[TableRef]) -> Composed:
+    """Take tables out of a publication."""
+    return SQL("ALTER PUBLICATION {publication} DROP TABLE {tables}").format(
+        publication=Identifier(publication), tables=_list(tables)
+    )
+
+
+def drop_publication(publication: str) -> Composed:
+    """Drop a publication, if it is there."""
+    return SQL("DROP PUBLICATION IF EXISTS {publication}").format(publication=Identifier(publication))
+
+
+def set_replica_identity_full(table: TableRef) -> Composed:
+    """Make the WAL hold whole old rows of a table."""
+    return SQL("ALTER TABLE {table} REPLICA IDENTITY FULL").format(table=table.identifier)
+
+
+def create_slot(slot: str) -> Composed:
+    """Create a permanent slot; waits until all transactions open now have ended."""
+    return SQL("SELECT lsn FROM pg_create_logical_replication_slot({slot}, 'pgoutput')").format(slot=Literal(slot))
+
+
+def drop_slot(slot: str) -> Composed:
+    """Drop a slot that nobody uses."""
+    return SQL("SELECT pg_drop_replication_slot({slot})").format(slot=Literal(slot))
+
+
+def _list(tables: Iterable[TableRef]) -> Composed:
+    return SQL(", ").join(table.identifier for table in tables)

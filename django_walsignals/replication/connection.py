@@ -1,0 +1,167 @@
+"""The COPY BOTH connection to a walsender.
+
+https://www.postgresql.org/docs/current/protocol-replication.html
+
+Nothing here waits for the socket, except to connect, to run a command and to end the stream: the caller waits, on
+this connection's socket among others, and then takes what is there. libpq forbids two threads inside one connection
+at the same time, so whoever shares it takes `lock`.
+"""
+
+from __future__ import annotations
+
+import select
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, Self
+
+import psycopg
+from psycopg import pq
+from psycopg.rows import dict_row
+from psycopg.sql import SQL, Composed
+
+from django_walsignals.exceptions import ConnectionLost, GapError
+from django_walsignals.protocol.frames import Keepalive, StandbyStatus, XLogData, parse_frame
+from django_walsignals.protocol.lsn import LSN
+from django_walsignals.replication import commands
+from django_walsignals.replication.errors import translate, translated
+
+#: The warning with which PostgreSQL 18 skips the changes of a publication that was not there at that point of the WAL.
+_SKIPPED_PUBLICATION: Final = "55000"
+
+#: How long the server may take to answer the end of the stream, in seconds.
+_END_TIMEOUT: Final = 2.0
+
+
+class SystemIdentity(NamedTuple):
+    """What the server says of itself: the cluster, and which of its histories this is."""
+
+    system_identifier: str
+    timeline: int
+    flushed: LSN
+    database: str
+
+
+class ReplicationConnection:
+    """One session with a walsender."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.lock = threading.RLock()
+        self._connection = connection
+        self._pgconn = connection.pgconn
+        self._skipped: str | None = None
+        connection.add_notice_handler(self._notice)
+
+    @classmethod
+    def open(cls, parameters: Mapping[str, Any]) -> Self:
+        """Connect; raise `ConnectionLost` where trying again may help, another error where it can't."""
+        with translated("connect to the server for replication"):
+            return cls(psycopg.connect(autocommit=True, **parameters))
+
+    def identify_system(self) -> SystemIdentity:
+        """Ask the server who it is."""
+        row = self.query(commands.IDENTIFY_SYSTEM, "identify the server")
+        return SystemIdentity(row["systemid"], int(row["timeline"]), LSN.parse(row["xlogpos"]), row["dbname"])
+
+    def wal_sender_timeout(self) -> float | None:
+        """Ask after how many seconds of silence the server lets go; None means never."""
+        row = self.query(commands.WAL_SENDER_TIMEOUT, "read a setting")
+        return int(row["setting"]) / 1000 or None
+
+    def create_temporary_slot(self, slot: str) -> LSN:
+        """Create a slot that lives as long as this connection; return where it starts."""
+        row = self.query(commands.create_temporary_slot(slot), f"create the temporary slot {slot}")
+        return LSN.parse(row["consistent_point"])
+
+    def query(self, command: SQL | Composed, doing: str) -> dict[str, Any]:
+        """Run a command of one row, over the simple protocol."""
+        with translated(doing):
+            cursor = self._connection.cursor(row_factory=dict_row)
+            row: dict[str, Any] | None = cursor.execute(command).fetchone()
+        if row is None:
+            raise ConnectionLost(f"Could not {doing}: the server sent no row")
+        return row
+
+    def start(self, command: Composed, slot: str) -> None:
+        """Run START_REPLICATION; from here on only frames go to and fro."""
+        with translated(f"stream from replication slot {slot}"):
+            self._connection.execute(command)
+
+    def fileno(self) -> int:
+        """Name the socket to wait on."""
+        with translated("wait for the server"):
+            return self._pgconn.socket
+
+    def receive(self) -> XLogData | Keepalive | None:
+        """Take the next frame, without waiting; None when there is none.
+
+        Raises `ConnectionLost` when the stream has ended, and what `translate` makes of the error that ended it.
+        """
+        frame = self._copy_data()
+        if frame is None:
+            with translated("read from the server"):
+                self._pgconn.consume_input()
+            frame = self._copy_data()
+        if self._skipped is not None:
+            raise GapError(self._skipped)
+        return None if frame is None else parse_frame(frame)
+
+    def send_status(self, status: StandbyStatus) -> None:
+        """Send a standby status update, as far as the socket takes it now."""
+        with translated("report to the server"):
+            self._pgconn.put_copy_data(status.to_bytes())
+            self._pgconn.flush()
+
+    def finish(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """End the stream so that the server has all that was sent, if it answers in time, and close."""
+        try:
+            with translated("end the stream"):
+                self._pgconn.put_copy_end()
+                self._pgconn.flush()
+                self._drain(clock() + _END_TIMEOUT, clock)
+        except ConnectionLost:
+            pass  # it ended by itself, which is just as good
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close at once."""
+        with self.lock:
+            self._connection.close()
+
+    def _copy_data(self) -> bytes | None:
+        try:
+            size, data = self._pgconn.get_copy_data(1)
+        except psycopg.Error as exc:
+            raise translate(exc, "read from the server") from exc
+        if size > 0:
+            return bytes(data)
+        if size < 0:
+            raise self._end_of_stream()
+        return None
+
+    def _end_of_stream(self) -> Exception:
+        """Say why the stream ended: with an error, or without one, as in a server's shutdown."""
+        with translated("read from the server"):
+            result = self._pgconn.get_result()
+        if result is not None and result.status in (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.NONFATAL_ERROR):
+            return translate(psycopg.errors.error_from_result(result), "go on streaming")
+        return ConnectionLost("The server ended the stream, as it does when it shuts down.")
+
+    def _drain(self, deadline: float, clock: Callable[[], float]) -> None:
+        """Throw away what still comes, until the server has ended its side too."""
+        while (remaining := deadline - clock()) > 0:
+            size, _ = self._pgconn.get_copy_data(1)
+            if size < 0:
+                return
+            if size == 0:
+                select.select([self._pgconn.socket], [], [], remaining)
+                self._pgconn.consume_input()
+
+    def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        if diagnostic.sqlstate == _SKIPPED_PUBLICATION and diagnostic.severity_nonlocalized == "WARNING":
+            detail = diagnostic.message_detail or ""
+            self._skipped = (
+                f"The server skips changes: {diagnostic.message_primary}. {detail} "
+                "The publication was dropped, or made after these changes; they can't be read through it."
+            )

@@ -1,0 +1,214 @@
+"""The signals, and the filters that a receiver is connected with.
+
+`WalSignal` is Django's ``ModelSignal`` (senders may be ``"shop.Order"``) whose ``connect`` also takes filters. The
+consumer asks `receivers_for` once a table, and calls what it gets; a filter by operation or field is judged on
+undecoded values, and ``when`` last.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Literal
+
+from django.apps import apps as default_apps
+from django.apps.registry import Apps
+from django.db.models import Model
+from django.db.models.options import Options
+from django.db.models.signals import ModelSignal
+from django.db.models.utils import make_model_tuple
+
+from django_walsignals.changes import Operation, WalChange
+
+Receiver = Callable[..., Any]
+Condition = Callable[[WalChange[Any]], bool]
+OperationName = Operation | Literal["insert", "update", "delete"]
+
+#: The attribute by which `receivers` marks a receiver whose handler takes the change alone.
+HANDLER: Final = "wal_change_handler"
+
+_ALL_OPERATIONS: Final = frozenset(Operation)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a receiver wants to hear of. ``fields`` holds names as written; None means any."""
+
+    operations: frozenset[Operation] = _ALL_OPERATIONS
+    fields: frozenset[str] | None = None
+    when: Condition | None = None
+    stream: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A connected receiver, or a weak reference to it, and what it wants to hear of."""
+
+    reference: Receiver | weakref.ReferenceType[Receiver]
+    filter: Filter
+    is_async: bool
+
+    @property
+    def receiver(self) -> Receiver | None:
+        """The receiver; None where it was held weakly and is gone."""
+        return self.reference() if isinstance(self.reference, weakref.ReferenceType) else self.reference
+
+    @property
+    def handler(self) -> Receiver | None:
+        """The function that takes a change alone, where the receiver was made by ``on_change`` and its kin."""
+        return getattr(self.reference, HANDLER, None)
+
+    @property
+    def path(self) -> str:
+        """The receiver's dotted path, for messages."""
+        function = self.handler or self.receiver
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        return f"{getattr(function, '__module__', '?')}.{name}"
+
+
+class WalSignal(ModelSignal):
+    """A signal sent by ``walconsume``; used as any of Django's model signals."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._filters: dict[Any, Filter] = {}
+        #: Grows with every `connect` and `disconnect`, so that a compiled list of receivers can tell its age.
+        self.generation = 0
+
+    def connect(  # type: ignore[override]
+        self,
+        receiver: Receiver,
+        sender: type[Model] | str | None = None,
+        weak: bool = True,
+        dispatch_uid: str | None = None,
+        apps: Apps | None = None,
+        *,
+        operations: Iterable[OperationName] | None = None,
+        fields: Iterable[str] | None = None,
+        when: Condition | None = None,
+        stream: str | None = None,
+    ) -> None:
+        """Connect a receiver, as ``Signal.connect``; the filters narrow what it hears of.
+
+        ``operations``: any of "insert", "update", "delete". ``fields``: only updates in which one of them differs
+        (inserts and deletes pass). ``when``: called with the change, last of all. ``stream``: a stream's alias.
+
+        Raises ``ValueError`` for an unknown operation or field, and for a receiver that is already connected to this
+        sender with other filters (give each a ``dispatch_uid``).
+        """
+        wanted = Filter(_operations(operations), _names(fields), when, stream)
+        action = partial(self._connect, receiver, weak=weak, dispatch_uid=dispatch_uid, wanted=wanted)
+        _with_model(action, sender, apps)
+
+    def disconnect(  # type: ignore[override]
+        self,
+        receiver: Receiver | None = None,
+        sender: type[Model] | str | None = None,
+        dispatch_uid: str | None = None,
+        apps: Apps | None = None,
+    ) -> bool | None:
+        """Disconnect a receiver, as ``Signal.disconnect``."""
+        if isinstance(sender, str):
+            sender = (apps or default_apps).get_model(sender)
+        self.generation += 1
+        sender = _concrete(sender)
+        disconnected = super().disconnect(receiver, sender, dispatch_uid)
+        self._filters.pop(_lookup_key(receiver, sender, dispatch_uid), None)
+        return disconnected
+
+    def receivers_for(self, sender: type[Model] | None, stream: str) -> tuple[Connected, ...]:
+        """List the live receivers of a sender in a stream, in the order in which they were connected."""
+        wanted = (id(None), id(sender))
+        return tuple(connected for key, connected in self._live(stream) if key[1] in wanted)
+
+    def senders(self, models: Iterable[type[Model]], stream: str) -> tuple[type[Model], ...]:
+        """Pick the models that a receiver of this stream names as its sender."""
+        named = {key[1] for key, _ in self._live(stream)}
+        return tuple(model for model in models if id(model) in named)
+
+    def _live(self, stream: str | None = None) -> Iterator[tuple[Any, Connected]]:
+        """Walk the connections whose receiver is alive, of one stream or of all; Django's list is read, not copied."""
+        with self.lock:
+            entries = list(self.receivers)
+        for entry in entries:
+            key, reference, is_async = entry[0], entry[1], entry[-1]
+            connected = Connected(reference, self._filters.get(key, Filter()), bool(is_async))
+            if connected.receiver is not None and (stream is None or connected.filter.stream in (None, stream)):
+                yield key, connected
+
+    def _connect(
+        self, receiver: Receiver, sender: type[Model] | None, *, weak: bool, dispatch_uid: str | None, wanted: Filter
+    ) -> None:
+        sender = _concrete(sender)
+        _refuse_unknown_fields(sender, wanted.fields)
+        key = _lookup_key(receiver, sender, dispatch_uid)
+        if any(live == key and connected.filter != wanted for live, connected in self._live()):
+            raise ValueError(
+                f"{Connected(receiver, wanted, False).path} is already connected to this sender with other filters; "
+                "give each connection a dispatch_uid of its own"
+            )
+        self.generation += 1
+        self._filters[key] = wanted
+        super(ModelSignal, self).connect(receiver, sender, weak, dispatch_uid)
+
+
+def _with_model(action: partial[None], sender: type[Model] | str | None, apps: Apps | None) -> None:
+    """Run an action on a sender, or as soon as the sender's model is loaded, as ``ModelSignal`` does."""
+    if isinstance(sender, str):
+        registry = apps or Options.default_apps
+        registry.lazy_model_operation(action, make_model_tuple(sender))
+    else:
+        action(sender)
+
+
+def _concrete(sender: type[Model] | None) -> type[Model] | None:
+    """Resolve a proxy, which has no rows of its own, to the model of its table, which sends its changes."""
+    return None if sender is None else sender._meta.concrete_model or sender
+
+
+def _lookup_key(receiver: Any, sender: Any, dispatch_uid: str | None) -> tuple[Any, int]:
+    """Name a connection as ``django.dispatch`` does, so that filters can be kept beside its list."""
+    if dispatch_uid:
+        return dispatch_uid, id(sender)
+    if hasattr(receiver, "__func__"):
+        return (id(receiver.__self__), id(receiver.__func__)), id(sender)
+    return id(receiver), id(sender)
+
+
+def _operations(names: Iterable[OperationName] | None) -> frozenset[Operation]:
+    if names is None:
+        return _ALL_OPERATIONS
+    if isinstance(names, str):
+        raise ValueError(f"operations takes a list, such as [{names!r}]")
+    return frozenset(Operation(name) for name in names)
+
+
+def _names(fields: Iterable[str] | None) -> frozenset[str] | None:
+    if isinstance(fields, str):
+        raise ValueError(f"fields takes a list, such as [{fields!r}]")
+    return None if fields is None else frozenset(fields)
+
+
+def _refuse_unknown_fields(sender: type[Model] | None, fields: frozenset[str] | None) -> None:
+    if sender is None or fields is None:
+        return
+    known = {name for field in sender._meta.local_concrete_fields for name in (field.name, field.attname)}
+    known.add("pk")
+    if unknown := fields - known:
+        raise ValueError(
+            f"{sender._meta.label} has no column of its own for {', '.join(sorted(unknown))}; "
+            f"fields= may name {', '.join(sorted(known))}"
+        )
+
+
+#: A row was inserted, updated or deleted. Sent with ``instance``, ``change`` (`WalChange`) and ``using``.
+post_wal_change = WalSignal()
+
+#: A table was emptied by TRUNCATE. Sent with ``truncate`` (`WalTruncate`) and ``using``.
+post_wal_truncate = WalSignal()
+
+#: ``pg_logical_emit_message`` was called. Sent with ``prefix``, ``content`` (bytes) and ``transaction`` (None for a
+#: message that is not transactional); the sender is None.
+wal_message = WalSignal()

@@ -1,0 +1,99 @@
+"""A stream for a test: set up under names of its own, consumed in this process, and gone afterwards.
+
+Consuming runs the real command on the real server until everything committed so far is delivered.
+"""
+
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db import connections
+from django.db.models import Model
+from psycopg import sql
+
+from django_walsignals.changes import Operation, WalChange
+from django_walsignals.conf import get_stream
+from django_walsignals.models import Checkpoint
+from django_walsignals.signals import WalSignal, post_wal_change, post_wal_truncate, wal_message
+
+
+class Stream:
+    """One configured stream and what its recorder heard."""
+
+    def __init__(self, settings: Any, name: str) -> None:
+        self._settings = settings
+        self.name = name
+        self.changes: list[WalChange[Any]] = []
+        self.output = StringIO()
+        self.configure()
+
+    def configure(self, **overrides: Any) -> None:
+        """Set the stream's settings."""
+        names = {"SLOT": self.name, "PUBLICATION": f'Pub "{self.name}"'}
+        self._settings.WALSIGNALS = {"default": {**names, **overrides}}
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint.objects.get(stream="default")
+
+    def listen(self, *senders: type[Model] | str, **filters: Any) -> None:
+        """Record the changes of these models, and make them what the stream publishes."""
+        for sender in senders:
+            post_wal_change.connect(self._record, sender=sender, dispatch_uid=f"recorder {sender}", **filters)
+
+    def set_up(self) -> None:
+        """Create publication and slot, so that changes from here on are in the stream."""
+        self.consume()
+
+    def consume(self, **options: Any) -> list[WalChange[Any]]:
+        """Deliver what is committed; return the changes recorded meanwhile."""
+        start = len(self.changes)
+        call_command("walconsume", stdout=self.output, **{"until_lsn": "now", **options})
+        return self.changes[start:]
+
+    def one(self, operation: str | None = None) -> WalChange[Any]:
+        """Consume, and return the only change (of this operation)."""
+        found = [change for change in self.consume() if operation in (None, change.operation)]
+        assert len(found) == 1, found
+        return found[0]
+
+    def drop(self) -> None:
+        """Remove what the stream had on the server."""
+        config = get_stream()
+        with connections[config.database].cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s",
+                [config.slot],
+            )
+            cursor.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(config.publication)))
+
+    def _record(self, *, change: WalChange[Any], **kwargs: Any) -> None:
+        self.changes.append(change)
+
+
+@pytest.fixture
+def stream(
+    settings: Any, transactional_db: None, request: pytest.FixtureRequest, no_receivers: None
+) -> Iterator[Stream]:
+    """Give a stream of this test's own."""
+    name = f"t{abs(hash(request.node.nodeid)):x}"
+    made = Stream(settings, name)
+    yield made
+    made.drop()
+
+
+@pytest.fixture
+def no_receivers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start without receivers, and forget this test's afterwards."""
+    for signal in (post_wal_change, post_wal_truncate, wal_message):
+        _isolate(monkeypatch, signal)
+
+
+def _isolate(monkeypatch: pytest.MonkeyPatch, signal: WalSignal) -> None:
+    monkeypatch.setattr(signal, "receivers", [])
+    monkeypatch.setattr(signal, "_filters", {})
+
+
+__all__ = ["Operation", "Stream", "no_receivers", "stream"]
