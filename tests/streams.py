@@ -3,6 +3,7 @@
 Consuming runs the real command on the real server until everything committed so far is delivered.
 """
 
+import json
 from collections.abc import Iterator
 from io import StringIO
 from typing import Any
@@ -16,7 +17,9 @@ from psycopg import sql
 from django_walsignals.changes import Operation, WalChange
 from django_walsignals.conf import get_stream
 from django_walsignals.models import Checkpoint
+from django_walsignals.replication.catalogue import Slot, read_slot
 from django_walsignals.signals import WalSignal, post_wal_change, post_wal_truncate, wal_message
+from tests.processes import ManagedProcess, manage
 
 
 class Stream:
@@ -58,6 +61,21 @@ class Stream:
         found = [change for change in self.consume() if operation in (None, change.operation)]
         assert len(found) == 1, found
         return found[0]
+
+    def process(self, *arguments: str, receivers: str = "tests.effects", **env: str) -> ManagedProcess:
+        """Start ``walconsume`` for this stream as a process of its own, with the receivers of a module."""
+        return manage(
+            "walconsume",
+            *arguments,
+            TEST_WALSIGNALS=json.dumps(self._settings.WALSIGNALS),
+            TEST_RECEIVERS=receivers,
+            **env,
+        )
+
+    def slot(self) -> Slot | None:
+        """Read the stream's replication slot."""
+        with connections[get_stream().database].cursor() as cursor:
+            return read_slot(cursor, get_stream().slot)
 
     def drop(self) -> None:
         """Remove what the stream had on the server."""

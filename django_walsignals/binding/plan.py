@@ -85,7 +85,7 @@ class TablePlan(Generic[M]):
         attnames = {attname for name in fields for attname in self.attnames(name)}
         if not attnames <= self._by_attname.keys():
             return None
-        return tuple(sorted(self._by_attname[attname].index for attname in attnames))
+        return tuple(sorted(self._by_attname[attname].at for attname in attnames))
 
     def pk(self, row: Row) -> Any:
         """Decode the primary key of a row; a tuple for a composite one, `UNKNOWN` where the row does not hold it."""

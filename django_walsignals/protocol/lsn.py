@@ -6,6 +6,7 @@ https://www.postgresql.org/docs/current/datatype-pg-lsn.html
 from __future__ import annotations
 
 import re
+from operator import index
 from typing import Final, Self
 
 #: An LSN is an unsigned 64 bit number.
@@ -23,10 +24,11 @@ class LSN(int):
     __slots__ = ()
 
     def __new__(cls, value: int = 0) -> Self:
-        """Make an LSN of a number; raise ``ValueError`` where it is not an unsigned 64 bit number."""
-        if not 0 <= value <= MAX_LSN:
-            raise ValueError(f"{int(value)} is not an LSN: it must lie between 0 and 2**64 - 1")
-        return super().__new__(cls, value)
+        """Make an LSN of a whole number; raise ``ValueError`` where it is not an unsigned 64 bit number."""
+        number = index(value)
+        if not 0 <= number <= MAX_LSN:
+            raise ValueError(f"{int(number)} is not an LSN: it must lie between 0 and 2**64 - 1")
+        return super().__new__(cls, number)
 
     @classmethod
     def parse(cls, text: str) -> Self:

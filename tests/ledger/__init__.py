@@ -1,0 +1,1 @@
+"""Effects of receivers, kept apart from the models whose changes are consumed."""
