@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 
 from django_walsignals import WalChange, on_change
@@ -11,6 +12,9 @@ from tests.testapp.models import Note
 #: Kill this very process with SIGKILL when a note of this text arrives, after its effect was written.
 KILL_ON = os.environ.get("EFFECTS_KILL_ON")
 
+#: Print a line for each change, which a test can wait for.
+SAY = bool(os.environ.get("EFFECTS_SAY"))
+
 #: How long a change takes, in seconds.
 SECONDS_EACH = float(os.environ.get("EFFECTS_SECONDS_EACH", "0"))
 
@@ -18,6 +22,8 @@ SECONDS_EACH = float(os.environ.get("EFFECTS_SECONDS_EACH", "0"))
 @on_change(Note)
 def count(change: WalChange[Note]) -> None:
     Effect.objects.create(change_id=change.id, operation=change.operation, note_id=change.pk, text=change.instance.text)
+    if SAY:
+        sys.stdout.write(f"effect of {change.instance.text}\n")
     if SECONDS_EACH:
         time.sleep(SECONDS_EACH)
     if KILL_ON and change.instance.text == KILL_ON:

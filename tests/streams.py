@@ -78,14 +78,13 @@ class Stream:
             return read_slot(cursor, get_stream().slot)
 
     def drop(self) -> None:
-        """Remove what the stream had on the server."""
-        config = get_stream()
-        with connections[config.database].cursor() as cursor:
-            cursor.execute(
-                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s",
-                [config.slot],
-            )
-            cursor.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(config.publication)))
+        """Remove what the stream had on the server: its slot, and whatever this database publishes."""
+        with connections["default"].cursor() as cursor:
+            query = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s"
+            cursor.execute(query, [self.name])
+            cursor.execute("SELECT pubname FROM pg_publication")
+            for (publication,) in cursor.fetchall():
+                cursor.execute(sql.SQL("DROP PUBLICATION {}").format(sql.Identifier(publication)))
 
     def _record(self, *, change: WalChange[Any], **kwargs: Any) -> None:
         self.changes.append(change)

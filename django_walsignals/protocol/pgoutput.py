@@ -133,24 +133,20 @@ def _update(message: bytes) -> tuple[Update | KeyUpdate | FullUpdate, int]:
     if kind == _NEW:
         new, end = _row(message, 6)
         return Update(oid, new), end
+    if kind not in (_OLD, _KEY):
+        raise ProtocolError(f"an update's row of unknown kind {chr(kind)!r}", tag="U", offset=5)
     before, at = _row(message, 6)
     new, end = _new_row(message, at)
-    if kind == _OLD:
-        return FullUpdate(oid, before, new), end
-    if kind == _KEY:
-        return KeyUpdate(oid, before, new), end
-    raise ProtocolError(f"an update's row of unknown kind {chr(kind)!r}", tag="U", offset=5)
+    return FullUpdate(oid, before, new) if kind == _OLD else KeyUpdate(oid, before, new), end
 
 
 def _delete(message: bytes) -> tuple[KeyDelete | FullDelete, int]:
     (oid,) = _read_u32(message, 1)
     kind = message[5]
+    if kind not in (_OLD, _KEY):
+        raise ProtocolError(f"a delete's row of unknown kind {chr(kind)!r}", tag="D", offset=5)
     before, end = _row(message, 6)
-    if kind == _OLD:
-        return FullDelete(oid, before), end
-    if kind == _KEY:
-        return KeyDelete(oid, before), end
-    raise ProtocolError(f"a delete's row of unknown kind {chr(kind)!r}", tag="D", offset=5)
+    return FullDelete(oid, before) if kind == _OLD else KeyDelete(oid, before), end
 
 
 def _truncate(message: bytes) -> tuple[Truncate, int]:
@@ -207,7 +203,10 @@ def _row(message: bytes, at: int) -> tuple[Row, int]:
 def _string(message: bytes, at: int) -> tuple[str, int]:
     """Read a null-terminated string; the session's ``client_encoding`` is pinned to UTF8."""
     end = message.index(0, at)
-    return message[at:end].decode(), end + 1
+    try:
+        return message[at:end].decode(), end + 1
+    except UnicodeDecodeError as exc:
+        raise ProtocolError(f"not UTF-8: {exc}", tag=chr(message[0]), offset=at + exc.start) from exc
 
 
 _DECODERS: Final[dict[int, Callable[[bytes], tuple[Message, int]]]] = {
