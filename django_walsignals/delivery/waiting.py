@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 from django.db import connections
 
-from django_walsignals.exceptions import ConnectionLost
+from django_walsignals.exceptions import ConfigurationError, ConnectionLost
 
 
 class Waiter:
@@ -50,10 +50,20 @@ def session_of(alias: str) -> psycopg.Connection[Any]:
 
 
 def renew(aliases: Iterable[str]) -> None:
-    """Open the connections of a new session, whatever became of those of the last one."""
+    """Have an open connection for each alias, whatever became of those of the last session.
+
+    Raises `ConfigurationError` inside an atomic block, where no batch could commit.
+    """
     for alias in aliases:
-        connections[alias].close()
-        connections[alias].ensure_connection()
+        connection = connections[alias]
+        if connection.in_atomic_block:
+            raise ConfigurationError(
+                "The consumer can't run inside transaction.atomic(): it commits transactions of its own. In a test, use "
+                "TransactionTestCase or pytest.mark.django_db(transaction=True)."
+            )
+        if connection.connection is not None and not connection.is_usable():
+            connection.close()
+        connection.ensure_connection()
 
 
 def close_obsolete(kept: Iterable[str]) -> None:
