@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable
 from operator import itemgetter
-from typing import Any, Generic, NamedTuple
+from typing import Any, Final, Generic, NamedTuple
 
 import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -25,6 +25,9 @@ from django_walsignals.changes import UNKNOWN, FieldDiff, M, Row, Table
 from django_walsignals.protocol.messages import Relation
 
 logger = logging.getLogger(__name__)
+
+#: PostgreSQL cuts a longer name to this, in the application's queries too (NAMEDATALEN - 1).
+_MAX_NAME_BYTES: Final = 63
 
 
 class BoundField(NamedTuple):
@@ -63,9 +66,9 @@ class TablePlan(Generic[M]):
         transformer = Transformer(connection.connection)
         columns = {column.name: (at, column.type_oid) for at, column in enumerate(relation.columns)}
         self._fields = tuple(
-            _bind(field, *columns[field.column], connection, transformer)
+            _bind(field, *columns[name], connection, transformer)
             for field in own
-            if field.column in columns and not {field.name, field.attname} & {*excluded}
+            if (name := _stored_name(str(field.column))) in columns and not {field.name, field.attname} & {*excluded}
         )
         self._by_attname = {field.attname: field for field in self._fields}
         self._attnames = [field.attname for field in self._fields]
@@ -170,6 +173,13 @@ class TablePlan(Generic[M]):
         if attname not in self._undecodable:
             self._undecodable.add(attname)
             logger.warning("%s.%s is deferred where psycopg can't load it: %s", self.model._meta.label, attname, exc)
+
+
+def _stored_name(column: str) -> str:
+    """Spell a column as the catalogue does: without the quotes that it may bring, and not longer than names may be."""
+    if column.startswith('"') and column.endswith('"'):
+        column = column[1:-1].replace('""', '"')
+    return column.encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
 
 
 def _bind(

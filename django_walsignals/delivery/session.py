@@ -23,7 +23,12 @@ from django_walsignals.delivery.position import Position
 from django_walsignals.exceptions import CheckpointMoved, ConfigurationError, ConnectionLost, GapError
 from django_walsignals.models import Checkpoint
 from django_walsignals.replication import commands
-from django_walsignals.replication.catalogue import Publication, Slot, read_publication, read_slot
+from django_walsignals.replication.catalogue import (
+    Publication,
+    Slot,
+    read_publication,
+    read_slot,
+)
 from django_walsignals.replication.connection import ReplicationConnection
 from django_walsignals.replication.parameters import replication_parameters
 
@@ -163,8 +168,17 @@ def _read(config: StreamConfig) -> tuple[Slot | None, Publication | None]:
 
 
 def _connect(config: StreamConfig) -> ReplicationConnection:
+    """Connect, unless the server would make every COMMIT wait for us, the checkpoint's own among them."""
     ordinary = connections[config.database].get_connection_params()
-    return ReplicationConnection.open(replication_parameters(ordinary, config.replication_options))
+    connection = ReplicationConnection.open(replication_parameters(ordinary, config.replication_options))
+    if connection.is_synchronous_standby():
+        connection.close()
+        raise ConfigurationError(
+            "synchronous_standby_names names this consumer, so that every COMMIT would wait for it, and its own for "
+            "ever. Name the standbys there one by one, or name this consumer otherwise: "
+            "REPLICATION_OPTIONS = {'application_name': …}."
+        )
+    return connection
 
 
 @contextmanager

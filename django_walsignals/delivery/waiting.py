@@ -58,8 +58,8 @@ def renew(aliases: Iterable[str]) -> None:
         connection = connections[alias]
         if connection.in_atomic_block:
             raise ConfigurationError(
-                "The consumer can't run inside transaction.atomic(): it commits transactions of its own. In a test, use "
-                "TransactionTestCase or pytest.mark.django_db(transaction=True)."
+                "The consumer can't run inside transaction.atomic(): it commits transactions of its own. In a test, "
+                "use TransactionTestCase or pytest.mark.django_db(transaction=True)."
             )
         if connection.connection is not None and not connection.is_usable():
             connection.close()

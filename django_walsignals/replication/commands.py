@@ -17,8 +17,20 @@ from django_walsignals.protocol.lsn import LSN
 
 IDENTIFY_SYSTEM: Final = SQL("IDENTIFY_SYSTEM")
 
+#: What the text of values depends on. Set in the session: a role's settings, the connection's options and libpq's
+#: environment (PGDATESTYLE, PGTZ, PGCLIENTENCODING) say it differently, and each beats another; SET beats them all.
+PIN_SESSION: Final = SQL(
+    "SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET extra_float_digits = 3; SET bytea_output = 'hex'; "
+    "SET timezone = 'UTC'; SET client_encoding = 'UTF8'"
+)
+
 #: In milliseconds.
 WAL_SENDER_TIMEOUT: Final = SQL("SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'")
+
+#: Whose acknowledgement commits wait for, and what we are called.
+SYNCHRONOUS_STANDBYS: Final = SQL(
+    "SELECT current_setting('synchronous_standby_names') AS standbys, current_setting('application_name') AS own"
+)
 
 
 class TableRef(NamedTuple):
@@ -39,9 +51,11 @@ class TableRef(NamedTuple):
 def start_replication(slot: str, position: LSN, publications: Sequence[str]) -> Composed:
     """Start to stream from ``position``: whole transactions whose commit is there or later."""
     names = ", ".join('"' + name.replace('"', '""') + '"' for name in publications)
+    # Not a Literal, which writes a backslash as E'\\\\': this grammar has no E, and takes a backslash as it is.
+    literal = "'" + names.replace("'", "''") + "'"
     options = "proto_version '1', publication_names {names}, messages 'true'"
     return SQL(f"START_REPLICATION SLOT {{slot}} LOGICAL {{position}} ({options})").format(
-        slot=Identifier(slot), position=SQL(str(position)), names=Literal(names)
+        slot=Identifier(slot), position=SQL(str(position)), names=SQL(literal)
     )
 
 

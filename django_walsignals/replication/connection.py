@@ -9,6 +9,7 @@ at the same time, so whoever shares it takes `lock`.
 
 from __future__ import annotations
 
+import re
 import select
 import threading
 import time
@@ -28,6 +29,9 @@ from django_walsignals.replication.errors import translate, translated
 
 #: The warning with which PostgreSQL 18 skips the changes of a publication that was not there at that point of the WAL.
 _SKIPPED_PUBLICATION: Final = "55000"
+
+#: An element of synchronous_standby_names, in quotes or not.
+_STANDBY_NAME: Final = re.compile(r'"([^"]+)"|([^\s,()"]+)')
 
 #: How long the server may take to answer the end of the stream, in seconds.
 _END_TIMEOUT: Final = 2.0
@@ -56,7 +60,13 @@ class ReplicationConnection:
     def open(cls, parameters: Mapping[str, Any]) -> Self:
         """Connect; raise `ConnectionLost` where trying again may help, another error where it can't."""
         with translated("connect to the server for replication"):
-            return cls(psycopg.connect(autocommit=True, **parameters))
+            connection = psycopg.connect(autocommit=True, **parameters)
+            try:
+                connection.execute(commands.PIN_SESSION)
+            except BaseException:
+                connection.close()
+                raise
+        return cls(connection)
 
     def identify_system(self) -> SystemIdentity:
         """Ask the server who it is."""
@@ -67,6 +77,12 @@ class ReplicationConnection:
         """Ask after how many seconds of silence the server lets go; None means never."""
         row = self.query(commands.WAL_SENDER_TIMEOUT, "read a setting")
         return int(row["setting"]) / 1000 or None
+
+    def is_synchronous_standby(self) -> bool:
+        """Say whether commits would wait for this connection: synchronous_standby_names has its name, or ``*``."""
+        row = self.query(commands.SYNCHRONOUS_STANDBYS, "read a setting")
+        names = {quoted or plain.lower() for quoted, plain in _STANDBY_NAME.findall(row["standbys"])}
+        return not names.isdisjoint({"*", row["own"], row["own"].lower()})
 
     def create_temporary_slot(self, slot: str) -> LSN:
         """Create a slot that lives as long as this connection; return where it starts."""
@@ -150,12 +166,14 @@ class ReplicationConnection:
 
     def _drain(self, deadline: float, clock: Callable[[], float]) -> None:
         """Throw away what still comes, until the server has ended its side too."""
+        poll = select.poll()
+        poll.register(self._pgconn.socket, select.POLLIN)
         while (remaining := deadline - clock()) > 0:
             size, _ = self._pgconn.get_copy_data(1)
             if size < 0:
                 return
             if size == 0:
-                select.select([self._pgconn.socket], [], [], remaining)
+                poll.poll(remaining * 1000)
                 self._pgconn.consume_input()
 
     def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:

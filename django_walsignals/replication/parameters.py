@@ -10,16 +10,6 @@ from typing import Any, Final
 
 from psycopg import pq
 
-#: What the text of values depends on, pinned: a role may have another datestyle, and ours would then misread it.
-_PINNED: Final = {
-    "datestyle": "ISO",
-    "intervalstyle": "postgres",
-    "extra_float_digits": "3",
-    "bytea_output": "hex",
-    "timezone": "UTC",
-    "client_encoding": "UTF8",
-}
-
 #: The server's side of dead-peer detection; anything that the caller's own options say comes later and wins.
 #: wal_sender_timeout, in milliseconds: how soon a vanished consumer's slot is free again. tcp_keepalives: in seconds.
 _SERVER_SIDE: Final = {
@@ -47,10 +37,9 @@ def replication_parameters(ordinary: Mapping[str, Any], overrides: Mapping[str, 
     merged = {**_CLIENT_SIDE, **{key: value for key, value in ordinary.items() if key in known and value is not None}}
     own_options = [str(source["options"]) for source in (ordinary, overrides) if source.get("options")]
     merged.update(overrides)
-    merged["options"] = " ".join([_switches(_SERVER_SIDE), *own_options, _switches(_PINNED)])
+    merged["options"] = " ".join([_switches(_SERVER_SIDE), *own_options])
     # "If the value is database, the connection goes into logical replication mode."
     merged["replication"] = "database"
-    merged.pop("client_encoding", None)
     return merged
 
 

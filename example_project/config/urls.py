@@ -1,0 +1,6 @@
+"""The shop has an admin, and no pages yet."""
+
+from django.contrib import admin
+from django.urls import path
+
+urlpatterns = [path("admin/", admin.site.urls)]

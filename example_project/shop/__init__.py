@@ -1,0 +1,1 @@
+"""Customers, products, orders, and what follows from a change of theirs."""
