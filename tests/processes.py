@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
 
@@ -149,8 +150,9 @@ class ManagedProcess:
         return self.wait(timeout=timeout)
 
     def kill(self) -> int:
-        """Send SIGKILL and wait for the end; harmless when it has ended."""
-        self.signal(signal.SIGKILL)
+        """Send SIGKILL to it and its children, and wait for the end; harmless when it has ended."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         return self.wait()
 
     def _wait_for(self, output: Output, pattern: str, timeout: float) -> re.Match[str]:

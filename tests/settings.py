@@ -6,7 +6,7 @@ import os
 from tests.server import database, settle
 
 SECRET_KEY = "tests only"
-DEBUG = False
+DEBUG = "TEST_DEBUG" in os.environ
 USE_TZ = True
 ALLOWED_HOSTS = ["testserver", "localhost"]
 ROOT_URLCONF = "tests.urls"

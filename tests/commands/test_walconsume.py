@@ -1,8 +1,10 @@
 """``walconsume`` as an operator meets it: what it says, what it exits with, how it stops."""
 
 import json
+import os
 import re
 import signal
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -15,7 +17,7 @@ from django_walsignals.models import Checkpoint
 from tests import server
 from tests.conftest import MakeCluster
 from tests.ledger.models import Effect
-from tests.processes import database_dsn, run_manage
+from tests.processes import ROOT, ManagedProcess, database_dsn, run_manage
 from tests.streams import Stream
 from tests.testapp.models import Note
 from tests.waiting import wait_until
@@ -29,6 +31,21 @@ def run(stream: Stream, *arguments: str, **settings: Any) -> Any:
     with stream.process(*arguments) as process:
         process.wait()
         return process
+
+
+def edited_until(module: Path, code: str, process: ManagedProcess) -> str:
+    """Save a module until the reloader, which looks once a second, has seen a difference; return the log."""
+    saves = 0
+
+    def save() -> bool:
+        nonlocal saves
+        saves += 1
+        module.write_text(code + "#" * saves)
+        return "changed, reloading" in process.stderr.text
+
+    wait_until(save, message=lambda: str(process))
+    wait_until(lambda: process.stdout.text.count("streaming") > 1, message=lambda: str(process))
+    return process.stderr.text
 
 
 class TestOutput:
@@ -116,6 +133,24 @@ class TestOptions:
 
     def test_reload_needs_debug(self, stream: Stream) -> None:
         assert "needs DEBUG" in run(stream, "--reload").stderr.text
+
+    def test_reload_starts_again_when_code_changes(self, stream: Stream, tmp_path: Path) -> None:
+        code = (
+            "from django_walsignals import on_change\n"
+            "@on_change('testapp.Note')\n"
+            "def say(change): print('heard', {!r}, flush=True)\n"
+        )
+        module = tmp_path / "reloaded_receivers.py"
+        module.write_text(code.format("by the old code"))
+        path = os.pathsep.join([str(tmp_path), str(ROOT)])
+        with stream.process("--reload", receivers="reloaded_receivers", PYTHONPATH=path, TEST_DEBUG="1") as process:
+            process.wait_for_stdout("streaming")
+            Note.objects.create(text="a")
+            process.wait_for_stdout("heard by the old code")
+            restarted = edited_until(module, code.format("by code that is new"), process)
+            assert "reloaded_receivers.py changed, reloading" in restarted
+            Note.objects.create(text="b")
+            process.wait_for_stdout("heard by code that is new")
 
     @pytest.mark.parametrize(
         ("arguments", "said"),
