@@ -62,25 +62,45 @@ class Table(NamedTuple):
 
 
 class Transaction:
-    """The transaction that a change was committed in; one object for all its changes.
+    """The transaction that a change was committed in; one object for all its changes."""
 
-    ``end_lsn`` is None until the transaction's end has arrived: a batch may end, and receivers run, inside a large one.
-    """
-
-    __slots__ = ("_end_lsn", "commit_lsn", "committed_at", "context", "xid")
+    __slots__ = ("_commit_lsn", "_committed_at", "_context", "_end_lsn", "_xid")
 
     def __init__(
         self, *, xid: int, commit_lsn: LSN, committed_at: datetime, context: Mapping[str, Any] | None = None
     ) -> None:
-        self.xid = xid
-        self.commit_lsn = commit_lsn
-        self.committed_at = committed_at
-        self.context: Mapping[str, Any] = MappingProxyType(dict(context or {}))
+        self._xid = xid
+        self._commit_lsn = commit_lsn
+        self._committed_at = committed_at
+        self._context: Mapping[str, Any] = MappingProxyType(dict(context or {}))
         self._end_lsn: LSN | None = None
 
     @property
+    def xid(self) -> int:
+        """The transaction's 32 bit number on the server."""
+        return self._xid
+
+    @property
+    def commit_lsn(self) -> LSN:
+        """Where its commit stands in the WAL; it identifies the transaction."""
+        return self._commit_lsn
+
+    @property
+    def committed_at(self) -> datetime:
+        """When it was committed, by the server's clock."""
+        return self._committed_at
+
+    @property
+    def context(self) -> Mapping[str, Any]:
+        """What the application said of it."""
+        return self._context
+
+    @property
     def end_lsn(self) -> LSN | None:
-        """Where the record after the transaction's commit starts."""
+        """Where the record after its commit starts; None until its end has arrived.
+
+        Receivers run inside a large transaction whose end has not.
+        """
         return self._end_lsn
 
     def finish(self, end_lsn: LSN) -> None:
@@ -153,6 +173,7 @@ class WalChange(Generic[M]):
         "_ordinal",
         "_pk",
         "_transaction",
+        "_unknown_fields",
     )
 
     def __init__(
@@ -175,6 +196,7 @@ class WalChange(Generic[M]):
         self._diff: Mapping[str, FieldDiff] = _UNSET
         self._changed_fields: frozenset[str] = _UNSET
         self._pk: Any = _UNSET
+        self._unknown_fields: frozenset[str] = _UNSET
 
     @property
     def operation(self) -> Operation:
@@ -265,7 +287,9 @@ class WalChange(Generic[M]):
     @property
     def unknown_fields(self) -> frozenset[str]:
         """The attnames of `instance` that the WAL does not hold; they are deferred there."""
-        return self._binding.unknown_fields(self._row)
+        if self._unknown_fields is _UNSET:
+            self._unknown_fields = self._binding.unknown_fields(self._row)
+        return self._unknown_fields
 
     def has_changed(self, field: str) -> bool:
         """Say whether a field, by name or attname, is among `changed_fields`.

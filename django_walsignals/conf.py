@@ -86,6 +86,8 @@ def stream_aliases() -> tuple[str, ...]:
 @cache
 def get_stream(alias: str = DEFAULT_STREAM) -> StreamConfig:
     """Read one stream's settings; raise `ConfigurationError` for an unknown alias or a setting that can't be."""
+    if shape := _shape_problem():
+        raise ConfigurationError(f"{shape.message} {shape.hint}")
     raw = _raw()
     if alias not in raw:
         raise ConfigurationError(f"There is no stream {alias!r} in {SETTING}{suggest(alias, raw)}")
@@ -96,9 +98,8 @@ def get_stream(alias: str = DEFAULT_STREAM) -> StreamConfig:
 
 def problems() -> Iterator[Problem]:
     """Say everything that is wrong with the setting as a whole."""
-    value = getattr(settings, SETTING, {})
-    if not isinstance(value, Mapping) or not all(isinstance(stream, Mapping) for stream in value.values()):
-        yield Problem("shape", f"{SETTING} must be a dict of dicts.", 'Write WALSIGNALS = {"default": {…}}.')
+    if shape := _shape_problem():
+        yield shape
         return
     for alias, stream in _raw().items():
         yield from _stream_problems(alias, stream)
@@ -106,8 +107,9 @@ def problems() -> Iterator[Problem]:
 
 def suggest(word: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
     """End a sentence about an unknown word: with the known one that it resembles, if any."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f": did you mean {close[0]!r}?" if close else "."
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(str(word).lower(), by_lower, n=1)
+    return f": did you mean {by_lower[close[0]]!r}?" if close else "."
 
 
 def _raw() -> Mapping[str, Mapping[str, Any]]:
@@ -139,15 +141,23 @@ def _exclude(value: Mapping[str, list[str]] | None) -> Mapping[str, frozenset[st
     return MappingProxyType({label.lower(): frozenset(names) for label, names in chosen.items()})
 
 
+def _shape_problem() -> Problem | None:
+    value = getattr(settings, SETTING, {})
+    if isinstance(value, Mapping) and all(isinstance(stream, Mapping) for stream in value.values()):
+        return None
+    return Problem("shape", f"{SETTING} must be a dict of dicts.", 'Write WALSIGNALS = {"default": {…}}.')
+
+
 def _stream_problems(alias: str, stream: Mapping[str, Any]) -> Iterator[Problem]:
     where = f"{SETTING}[{alias!r}]"
-    for key in stream.keys() - _DEFAULTS.keys():
+    for key in [key for key in stream if key not in _DEFAULTS]:
         yield Problem(
             "key",
             f"{where} has an unknown key {key!r}{suggest(key, _DEFAULTS)}",
             f"Known keys: {', '.join(_DEFAULTS)}.",
         )
-    slot = stream.get("SLOT") or f"walsignals_{alias}"
+    chosen = stream.get("SLOT")
+    slot = f"walsignals_{alias}" if chosen is None else chosen
     if not isinstance(slot, str) or not _SLOT_NAME.fullmatch(slot):
         yield Problem(
             "slot",
@@ -168,12 +178,17 @@ def _is_positive(value: object) -> bool:
 
 
 def _is_database(value: object) -> bool:
-    return value in settings.DATABASES
+    return isinstance(value, str) and value in settings.DATABASES
+
+
+def _is_publication(value: object) -> bool:
+    return isinstance(value, str) and "\0" not in value and 0 < len(value.encode()) <= 63
 
 
 def _is_exclude(value: object) -> bool:
     return isinstance(value, Mapping) and all(
-        isinstance(label, str) and isinstance(names, list | tuple) for label, names in value.items()
+        isinstance(label, str) and isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+        for label, names in value.items()
     )
 
 
@@ -183,7 +198,7 @@ _RULES: Final = (
     (
         "PUBLICATION",
         "a name of at most 63 bytes",
-        lambda value: isinstance(value, str) and "\0" not in value and 0 < len(value.encode()) <= 63,
+        lambda value: value is None or _is_publication(value),
     ),
     (
         "MODELS",

@@ -21,6 +21,9 @@ from django_walsignals.signals import HANDLER, OperationName, post_wal_change
 #: A handler, handed back as it came.
 H = TypeVar("H", bound=Callable[[WalChange[Any]], Any])
 
+#: What a handler returns.
+R = TypeVar("R")
+
 
 @overload
 def on_change(
@@ -31,7 +34,7 @@ def on_change(
     when: Callable[[WalChange[M]], bool] | None = None,
     stream: str | None = None,
     dispatch_uid: str | None = None,
-) -> Callable[[Callable[[WalChange[M]], Any]], Callable[[WalChange[M]], Any]]: ...
+) -> Callable[[Callable[[WalChange[M]], R]], Callable[[WalChange[M]], R]]: ...
 
 
 @overload
@@ -88,7 +91,7 @@ class _OnOperation:
         when: Callable[[WalChange[M]], bool] | None = None,
         stream: str | None = None,
         dispatch_uid: str | None = None,
-    ) -> Callable[[Callable[[WalChange[M]], Any]], Callable[[WalChange[M]], Any]]: ...
+    ) -> Callable[[Callable[[WalChange[M]], R]], Callable[[WalChange[M]], R]]: ...
 
     @overload
     def __call__(

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal
 
-from django.apps import apps as default_apps
 from django.apps.registry import Apps
 from django.db.models import Model
 from django.db.models.options import Options
@@ -109,14 +108,10 @@ class WalSignal(ModelSignal):
         dispatch_uid: str | None = None,
         apps: Apps | None = None,
     ) -> bool | None:
-        """Disconnect a receiver, as ``Signal.disconnect``."""
-        if isinstance(sender, str):
-            sender = (apps or default_apps).get_model(sender)
-        self.generation += 1
-        sender = _concrete(sender)
-        disconnected = super().disconnect(receiver, sender, dispatch_uid)
-        self._filters.pop(_lookup_key(receiver, sender, dispatch_uid), None)
-        return disconnected
+        """Disconnect a receiver, as ``Signal.disconnect``; None where the sender's model is yet to be loaded."""
+        done: list[bool] = []
+        _with_model(lambda model: done.append(self._disconnect(receiver, model, dispatch_uid)), sender, apps)
+        return done[0] if done else None
 
     def receivers_for(self, sender: type[Model] | None, stream: str) -> tuple[Connected, ...]:
         """List the live receivers of a sender in a stream, in the order in which they were connected."""
@@ -153,8 +148,16 @@ class WalSignal(ModelSignal):
         self._filters[key] = wanted
         super(ModelSignal, self).connect(receiver, sender, weak, dispatch_uid)
 
+    def _disconnect(self, receiver: Receiver | None, sender: type[Model] | None, dispatch_uid: str | None) -> bool:
+        sender = _concrete(sender)
+        self.generation += 1
+        self._filters.pop(_lookup_key(receiver, sender, dispatch_uid), None)
+        return bool(super(ModelSignal, self).disconnect(receiver, sender, dispatch_uid))
 
-def _with_model(action: partial[None], sender: type[Model] | str | None, apps: Apps | None) -> None:
+
+def _with_model(
+    action: Callable[[type[Model] | None], None], sender: type[Model] | str | None, apps: Apps | None
+) -> None:
     """Run an action on a sender, or as soon as the sender's model is loaded, as ``ModelSignal`` does."""
     if isinstance(sender, str):
         registry = apps or Options.default_apps
@@ -182,7 +185,10 @@ def _operations(names: Iterable[OperationName] | None) -> frozenset[Operation]:
         return _ALL_OPERATIONS
     if isinstance(names, str):
         raise ValueError(f"operations takes a list, such as [{names!r}]")
-    return frozenset(Operation(name) for name in names)
+    wanted = list(names)
+    if unknown := [name for name in wanted if name not in tuple(Operation)]:
+        raise ValueError(f"unknown operation {unknown[0]!r}; operations= may name {', '.join(Operation)}")
+    return frozenset(Operation(name) for name in wanted)
 
 
 def _names(fields: Iterable[str] | None) -> frozenset[str] | None:

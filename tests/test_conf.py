@@ -12,7 +12,10 @@ from django_walsignals import conf
 from django_walsignals.conf import StreamConfig, get_stream, problems, stream_aliases
 from django_walsignals.exceptions import ConfigurationError
 
-KEYS = "DATABASE, CHECKPOINT_DATABASE, SLOT, PUBLICATION, MODELS, EXCLUDE, REPLICA_IDENTITY, REPLICATION_OPTIONS, BATCH_SIZE, MAX_ATTEMPTS, ON_ERROR"  # fmt: skip # noqa: E501
+KEYS = (
+    "DATABASE, CHECKPOINT_DATABASE, SLOT, PUBLICATION, MODELS, EXCLUDE, REPLICA_IDENTITY, REPLICATION_OPTIONS, "
+    "BATCH_SIZE, MAX_ATTEMPTS, ON_ERROR"
+)
 
 #: For each key a value, and what the stream then has.
 GIVEN: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -33,9 +36,17 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "DATABASE": ("nowhere", None, 1, ["default"], {}),
     "CHECKPOINT_DATABASE": ("nowhere", "", 1, ["default"]),
     "SLOT": ("Capitals", "with-dash", "with space", 'quo"te', "é", "", "x" * 64, 7, ["slot"]),
-    "PUBLICATION": ("", "x" * 64, "é" * 32, "nul\0", None, 7),
+    "PUBLICATION": ("", "x" * 64, "é" * 32, "nul\0", 7),
     "MODELS": ("shop.Order", "all", "__ALL__", ["Order"], ["a.b.c"], [7], {"shop.Order"}, 7),
-    "EXCLUDE": ("auth.User", ["auth.User"], {"auth.User": "password"}, {7: ["a"]}, {"auth.User": [7]}, {"auth.User": [["a"]]}, None),  # fmt: skip # noqa: E501
+    "EXCLUDE": (
+        "auth.User",
+        ["auth.User"],
+        {"auth.User": "password"},
+        {7: ["a"]},
+        {"auth.User": [7]},
+        {"auth.User": [["a"]]},
+        None,
+    ),
     "REPLICA_IDENTITY": ("FULL", "default", None, ["full"]),
     "REPLICATION_OPTIONS": (None, "host=db", ["host"]),
     "BATCH_SIZE": (0, -1, 1.5, "1000", None, True),
@@ -101,9 +112,9 @@ def test_a_key_changes_what_it_names_and_nothing_else(key: str) -> None:
     assert messages({"default": {key: value}}) == []
 
 
-@pytest.mark.parametrize(("key", "value"), [("SLOT", None), ("CHECKPOINT_DATABASE", None), ("MODELS", None)])
-def test_none_means_the_default(key: str, value: None) -> None:
-    assert configured(**{key: value}) == configured()
+@pytest.mark.parametrize("key", ["SLOT", "PUBLICATION", "CHECKPOINT_DATABASE", "MODELS"])
+def test_none_means_the_default(key: str) -> None:
+    assert configured(**{key: None}) == configured()
 
 
 def test_all_models_may_be_asked_for() -> None:
@@ -147,7 +158,7 @@ def test_an_unknown_key_is_met_with_the_one_that_was_meant(key: str, meant: str)
     assert problem.hint == f"Known keys: {KEYS}."
 
 
-@pytest.mark.parametrize("key", ["XYZ", "", 7, None, ("SLOT",)])
+@pytest.mark.parametrize("key", ["XYZ", "", 7, None, ("A",)])
 def test_an_unknown_key_like_none_is_met_with_those_that_there_are(key: Any) -> None:
     with override_settings(WALSIGNALS={"default": {key: None}}):
         (problem,) = problems()
@@ -189,7 +200,9 @@ class TestStreams:
 
     def test_an_unknown_stream_is_met_with_the_one_that_was_meant(self, settings: Any) -> None:
         settings.WALSIGNALS = self.VALUE
-        with pytest.raises(ConfigurationError, match=r"There is no stream 'audits' in WALSIGNALS: did you mean 'audit'\?"):
+        with pytest.raises(
+            ConfigurationError, match=r"There is no stream 'audits' in WALSIGNALS: did you mean 'audit'\?"
+        ):
             get_stream("audits")
 
     def test_the_default_stream_is_not_there_unless_it_is_named(self, settings: Any) -> None:
@@ -217,18 +230,12 @@ class TestReading:
             assert get_stream().batch_size == 7
         assert get_stream() == before
 
-    def test_a_deleted_setting_is_forgotten(self, settings: Any) -> None:
-        settings.WALSIGNALS = {"default": {"BATCH_SIZE": 7}}
-        assert get_stream().batch_size == 7
-        del settings.WALSIGNALS
-        assert get_stream().batch_size == 1000
-
     def test_another_setting_forgets_nothing(self, settings: Any) -> None:
         before = get_stream()
         settings.LANGUAGE_CODE = "de"
         assert get_stream() is before
 
-    def test_an_error_is_not_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_error_is_not_remembered(self) -> None:
         value = {"default": {"BATCH_SIZE": 0}}
         with override_settings(WALSIGNALS=value):
             with pytest.raises(ConfigurationError):

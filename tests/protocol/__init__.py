@@ -1,0 +1,1 @@
+"""The wire, without a server: bytes in, frozen types out."""

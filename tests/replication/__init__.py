@@ -1,0 +1,1 @@
+"""Talking to a walsender: commands, parameters, errors and the connection."""
