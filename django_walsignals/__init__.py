@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from django_walsignals.receivers import on_update as on_update
     from django_walsignals.signals import post_wal_change as post_wal_change
     from django_walsignals.signals import post_wal_truncate as post_wal_truncate
+    from django_walsignals.signals import wal_gap as wal_gap
     from django_walsignals.signals import wal_message as wal_message
 
 __version__ = "0.1.0.dev0"
@@ -31,7 +32,7 @@ _HOME: Final = {
     "changes": ("FieldDiff", "Operation", "Table", "Transaction", "UNKNOWN", "WalChange", "WalTruncate"),
     "protocol.lsn": ("LSN",),
     "receivers": ("on_change", "on_delete", "on_insert", "on_update"),
-    "signals": ("post_wal_change", "post_wal_truncate", "wal_message"),
+    "signals": ("post_wal_change", "post_wal_truncate", "wal_gap", "wal_message"),
 }
 _MODULE_OF: Final = {name: f"{__name__}.{module}" for module, names in _HOME.items() for name in names}
 
@@ -50,6 +51,7 @@ __all__ = [
     "on_update",
     "post_wal_change",
     "post_wal_truncate",
+    "wal_gap",
     "wal_message",
 ]
 

@@ -239,6 +239,21 @@ class WalChange(Generic[M]):
         return f"{self._transaction.commit_lsn}/{self._ordinal}"
 
     @property
+    def place(self) -> tuple[LSN, int]:
+        """Commit LSN and ordinal: `id`, in a form that orders."""
+        return self._transaction.commit_lsn, self._ordinal
+
+    @property
+    def binding(self) -> RowBinding[M]:
+        """How the row is decoded."""
+        return self._binding
+
+    @property
+    def rows(self) -> tuple[Row | None, Row | None]:
+        """The row before and after, not decoded."""
+        return self._old, self._new
+
+    @property
     def _row(self) -> Row:
         return self._old if self._new is None else self._new  # type: ignore[return-value]  # one of them is there
 
@@ -324,6 +339,11 @@ class WalTruncate(NamedTuple):
     ordinal: int
     stream: str
     using: str
+
+    @property
+    def place(self) -> tuple[LSN, int]:
+        """Commit LSN and ordinal."""
+        return self.transaction.commit_lsn, self.ordinal
 
     @property
     def id(self) -> str:

@@ -37,3 +37,45 @@ class Checkpoint(models.Model):
 
     def __str__(self) -> str:
         return f"{self.stream} at {self.lsn}"
+
+
+class DeadLetter(models.Model):
+    """Something that a receiver could not take, after all its attempts: kept with the checkpoint that passed over it.
+
+    ``payload`` holds what came through the WAL, not decoded, so that a later version of the code can decode it again
+    (see ``delivery.letters``). Changes of the same row that came later have been delivered meanwhile.
+    """
+
+    class Kind(models.TextChoices):
+        """What it is that the receiver could not take."""
+
+        CHANGE = "change", _("change")
+        TRUNCATE = "truncate", _("truncate")
+        MESSAGE = "message", _("message")
+
+    stream = models.CharField(_("stream"), max_length=63)
+    change_id = models.CharField(_("change"), max_length=40, help_text=_("Commit LSN and ordinal."))
+    kind = models.CharField(_("kind"), max_length=8, choices=Kind.choices, default=Kind.CHANGE)
+    model = models.CharField(_("model"), max_length=201, blank=True)
+    pk_text = models.TextField(_("primary key"), blank=True)
+    operation = models.CharField(_("operation"), max_length=8, blank=True)
+    receiver = models.TextField(_("receiver"), help_text=_("Its dotted path."))
+    payload = models.JSONField(_("payload"))
+    error = models.TextField(_("error"))
+    traceback = models.TextField(_("traceback"))
+    attempts = models.PositiveIntegerField(_("attempts"))
+    first_failed_at = models.DateTimeField(_("first failed"))
+    last_failed_at = models.DateTimeField(_("last failed"))
+
+    class Meta:  # noqa: D106  # Django's own
+        verbose_name = _("dead letter")
+        verbose_name_plural = _("dead letters")
+        ordering = ("pk",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=["stream", "change_id", "model", "receiver"], name="walsignals_one_dead_letter"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.receiver} on {self.change_id}"

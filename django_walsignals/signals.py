@@ -215,6 +215,12 @@ post_wal_change = WalSignal()
 #: A table was emptied by TRUNCATE. Sent with ``truncate`` (`WalTruncate`) and ``using``.
 post_wal_truncate = WalSignal()
 
+#: Changes between two positions are missing, and somebody chose to go on (``walconsume --accept-gap``): a receiver
+#: may resynchronise what it keeps. Sent with ``stream``, ``from_lsn`` (up to which everything was delivered),
+#: ``to_lsn`` (from which everything will be; where the first is of another server the two can't be compared) and
+#: ``reason``. The sender is None. It runs in the transaction that moves the checkpoint.
+wal_gap = WalSignal()
+
 #: ``pg_logical_emit_message`` was called. Sent with ``prefix``, ``content`` (bytes) and ``transaction`` (None for a
 #: message that is not transactional); the sender is None.
 wal_message = WalSignal()

@@ -70,6 +70,10 @@ class TablePlan(Generic[M]):
             for field in own
             if (name := _stored_name(str(field.column))) in columns and not {field.name, field.attname} & {*excluded}
         )
+        #: Columns whose values must not be written down anywhere.
+        self.excluded_columns = frozenset(
+            str(field.column) for field in own if {field.name, field.attname} & {*excluded}
+        )
         self._by_attname = {field.attname: field for field in self._fields}
         self._attnames = [field.attname for field in self._fields]
         self._absent = frozenset(field.attname for field in model._meta.concrete_fields) - {*self._attnames}

@@ -1,44 +1,42 @@
-"""Call the receivers of a batch and move the checkpoint, in one database transaction."""
+"""A batch's transaction, and one call of a receiver in it: what both ways of delivering have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, connections, reset_queries, transaction
+import psycopg
+from django.db import connections, transaction
 
-from django_walsignals.delivery.checkpoint import CheckpointKeeper
-from django_walsignals.delivery.intake import Event
-from django_walsignals.delivery.position import Position
-from django_walsignals.exceptions import ReceiverError
+from django_walsignals.delivery.routing import Target
+from django_walsignals.exceptions import ConnectionLost, ReceiverError
 
 
-def deliver(events: Sequence[Event], keeper: CheckpointKeeper, old: Position, new: Position, *, using: str) -> None:
-    """Let a batch take effect, exactly once: its receivers and then the checkpoint, or nothing.
+def call(sent: Any, target: Target, using: str) -> None:
+    """Call one receiver; raise `ReceiverError` where it raises, and `ConnectionLost` where that is why."""
+    try:
+        if target.when is None or target.when(sent):
+            target.send(sent)
+    except (Exception, SystemExit) as exc:
+        if is_lost(using):
+            raise ConnectionLost(f"The database connection died under receiver {target.path}.") from exc
+        raise ReceiverError(target.path, sent.id, exc) from exc
 
-    Raises `ReceiverError` for what a receiver raised, and what the keeper raises; the transaction is then rolled back.
-    Where COMMIT itself fails nobody can tell what it did: the next session reads the checkpoint again.
+
+@contextmanager
+def batch_transaction(using: str) -> Iterator[None]:
+    """Run a batch's transaction, and Django's care for its end: commit hooks that raise are logged by Django.
+
+    A hook that raises would otherwise take every later hook of the batch with it.
     """
+    connection: Any = connections[using]
     with transaction.atomic(using=using, durable=True):
-        send(events)
-        keeper.move(old, new)
-        _isolate_commit_hooks(using)
-    if connections[DEFAULT_DB_ALIAS].queries_logged:
-        reset_queries()
+        yield
+        connection.run_on_commit = [(ids, hook, True) for ids, hook, _robust in connection.run_on_commit]
 
 
-def send(events: Sequence[Event]) -> None:
-    """Call each receiver of each event, in order; the first that raises ends it with `ReceiverError`."""
-    for sent, targets in events:
-        for target in targets:
-            try:
-                if target.when is None or target.when(sent):
-                    target.send(sent)
-            except Exception as exc:
-                raise ReceiverError(target.path, sent.id, exc) from exc
-
-
-def _isolate_commit_hooks(using: str) -> None:
-    """Make every ``on_commit`` hook robust: Django logs one that raises, and it takes no other of the batch with it."""
-    connection: Any = connections[using]  # whose list is documented by its use in Django's TestCase
-    connection.run_on_commit = [(ids, hook, True) for ids, hook, _robust in connection.run_on_commit]
+def is_lost(using: str) -> bool:
+    """Say whether the server ended the connection, as opposed to a receiver that closed it."""
+    session: psycopg.Connection[Any] | None = connections[using].connection
+    return session is not None and session.broken

@@ -7,11 +7,12 @@ dispatched.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from django_walsignals.exceptions import GapError
 from django_walsignals.models import Checkpoint
+from django_walsignals.protocol.lsn import LSN
 from django_walsignals.replication.catalogue import Publication, Slot
 from django_walsignals.replication.connection import SystemIdentity
 
@@ -24,6 +25,8 @@ class Situation:
     slot: Slot | None
     publication: Publication | None
     wanted_tables: Collection[str]
+    #: Where each earlier timeline of this server's history ended.
+    timeline_ends: Mapping[int, LSN] = field(default_factory=dict)
 
 
 def refuse_gap(checkpoint: Checkpoint, situation: Situation) -> None:
@@ -48,8 +51,27 @@ def _gaps(checkpoint: Checkpoint, situation: Situation) -> Iterator[str]:
             f"the checkpoint at {checkpoint.lsn} lies ahead of the server's log, which ends at "
             f"{situation.system.flushed}: the server was restored from an older backup."
         )
+    yield from _timeline_gaps(checkpoint, situation)
     yield from _slot_gaps(checkpoint, situation.slot)
     yield from _publication_gaps(checkpoint, situation)
+
+
+def _timeline_gaps(checkpoint: Checkpoint, situation: Situation) -> Iterator[str]:
+    """Tell a failover, which is no gap, from one that left behind what we had delivered."""
+    now, then = situation.system.timeline, checkpoint.timeline
+    if checkpoint.system_identifier != situation.system.system_identifier or now == then:
+        return
+    end = situation.timeline_ends.get(then)
+    if now < then or end is None:
+        yield (
+            f"the server is on timeline {now}, and the checkpoint on timeline {then}, which is no part of its history: "
+            "this is an old primary, or one restored to a time before."
+        )
+    elif checkpoint.lsn > end:
+        yield (
+            f"the server went over to timeline {now} at {end}, before the checkpoint at {checkpoint.lsn}: the changes "
+            "between the two were delivered, and the server no longer has them."
+        )
 
 
 def _slot_gaps(checkpoint: Checkpoint, slot: Slot | None) -> Iterator[str]:

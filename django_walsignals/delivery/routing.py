@@ -45,6 +45,11 @@ class ReceivedMessage(NamedTuple):
     ordinal: int
 
     @property
+    def place(self) -> tuple[LSN, int]:
+        """Commit LSN and ordinal."""
+        return self.commit_lsn, self.ordinal
+
+    @property
     def id(self) -> str:
         """The message's id, of the same kind as a change's."""
         return f"{self.commit_lsn}/{self.ordinal}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -20,7 +20,7 @@ from django_walsignals.conf import StreamConfig
 from django_walsignals.delivery.checkpoint import CheckpointKeeper, CheckpointStore, NoCheckpoint, facts_of, position_of
 from django_walsignals.delivery.gaps import Situation, refuse_gap
 from django_walsignals.delivery.position import Position
-from django_walsignals.exceptions import CheckpointMoved, ConfigurationError, ConnectionLost, GapError
+from django_walsignals.exceptions import CheckpointMoved, ConfigurationError, ConnectionLost, GapError, SlotInUse
 from django_walsignals.models import Checkpoint
 from django_walsignals.replication import commands
 from django_walsignals.replication.catalogue import (
@@ -50,10 +50,16 @@ class Session:
 
 
 @contextmanager
-def durable_session(config: StreamConfig, wanted_tables: Collection[str]) -> Iterator[Session]:
-    """Stream from the checkpoint, or from the slot's own position at the first start."""
+def durable_session(
+    config: StreamConfig, wanted_tables: Collection[str], *, accept_gap: bool = False
+) -> Iterator[Session]:
+    """Stream from the checkpoint, or from the slot's own position at the first start.
+
+    Raises `SlotInUse` where another consumer has the slot, and `GapError` for a gap, unless it is accepted: then from
+    where the slot stands, and the receivers of `wal_gap` hear of it.
+    """
     store = CheckpointStore(config.alias, config.checkpoint_database)
-    connection, position, timeout = _start(config, store, wanted_tables)
+    connection, position, timeout = _start(config, store, wanted_tables, accept_gap=accept_gap)
     with _ending(connection):
         yield Session(connection, store, position, timeout)
 
@@ -76,33 +82,28 @@ def examine(config: StreamConfig, wanted_tables: Collection[str]) -> None:
     try:
         slot, publication = _read(config)
         checkpoint = CheckpointStore(config.alias, config.checkpoint_database).load()
-        if checkpoint is not None:
-            system = connection.identify_system()
-            refuse_gap(checkpoint, Situation(system, slot, publication, wanted_tables))
+        if checkpoint is None:
+            return
+        if gap := _find_gap(connection, checkpoint, slot, publication, wanted_tables):
+            raise gap
     finally:
         connection.close()
 
 
-def forget(config: StreamConfig, wanted_tables: Collection[str], report: Callable[[str], None]) -> None:
-    """Where there is a gap, accept it: forget the checkpoint, and a slot that can't be read any more."""
-    try:
-        examine(config, wanted_tables)
-    except GapError as exc:
-        report(f"accepted: {exc}")
-        CheckpointStore(config.alias, config.checkpoint_database).delete()
-        with connections[config.database].cursor() as cursor:
-            slot = read_slot(cursor, config.slot)
-            if slot is not None and slot.lost:
-                cursor.execute(commands.drop_slot(config.slot))
+def slot_is_free(config: StreamConfig) -> bool:
+    """Say whether nobody has the slot; a slot that is gone is free too, for a start to find out."""
+    with connections[config.database].cursor() as cursor:
+        slot = read_slot(cursor, config.slot)
+    return slot is None or slot.active_pid is None
 
 
 def _start(
-    config: StreamConfig, store: CheckpointStore, wanted_tables: Collection[str]
+    config: StreamConfig, store: CheckpointStore, wanted_tables: Collection[str], *, accept_gap: bool
 ) -> tuple[ReplicationConnection, Position, float | None]:
     for _ in range(_STARTS):
         connection = _connect(config)
         try:
-            position = _checked_position(config, store, connection, wanted_tables)
+            position = _checked_position(config, store, connection, wanted_tables, accept_gap=accept_gap)
             timeout = connection.wal_sender_timeout()
             connection.start(commands.start_replication(config.slot, position.lsn, [config.publication]), config.slot)
             checkpoint = store.load()
@@ -117,29 +118,57 @@ def _start(
 
 
 def _checked_position(
-    config: StreamConfig, store: CheckpointStore, connection: ReplicationConnection, wanted_tables: Collection[str]
+    config: StreamConfig,
+    store: CheckpointStore,
+    connection: ReplicationConnection,
+    wanted_tables: Collection[str],
+    *,
+    accept_gap: bool,
 ) -> Position:
     system = connection.identify_system()
     slot, publication = _read(config)
     checkpoint = store.load()
-    if checkpoint is not None:
-        refuse_gap(checkpoint, Situation(system, slot, publication, wanted_tables))
+    gap = None if checkpoint is None else _find_gap(connection, checkpoint, slot, publication, wanted_tables)
+    if gap is not None and not accept_gap:
+        raise gap
     slot = _refuse_unusable(config, slot)
     fingerprint = {} if publication is None else publication.fingerprint()
     facts = facts_of(system.system_identifier, system.timeline, config.slot, fingerprint)
     if checkpoint is None:
         return _first_position(store, slot, facts)
+    if gap is not None:
+        return store.rebase(position_of(checkpoint), _position_of_slot(slot), str(gap), **facts)
     if any(getattr(checkpoint, name) != value for name, value in facts.items()):
         store.update_facts(**facts)
     return position_of(checkpoint)
 
 
 def _first_position(store: CheckpointStore, slot: Slot, facts: dict[str, object]) -> Position:
-    if slot.confirmed_flush is None:
-        raise ConnectionLost(f"Replication slot {slot.name!r} is still being made: try again in a moment.")
-    checkpoint: Checkpoint = store.create(Position(slot.confirmed_flush), **facts)
+    checkpoint = store.create(_position_of_slot(slot), **facts)
     logger.info("Stream %s starts at %s, where its slot stands", store.stream, checkpoint.lsn)
     return position_of(checkpoint)
+
+
+def _position_of_slot(slot: Slot) -> Position:
+    if slot.confirmed_flush is None:
+        raise ConnectionLost(f"Replication slot {slot.name!r} is still being made: try again in a moment.")
+    return Position(slot.confirmed_flush)
+
+
+def _find_gap(
+    connection: ReplicationConnection,
+    checkpoint: Checkpoint,
+    slot: Slot | None,
+    publication: Publication | None,
+    wanted_tables: Collection[str],
+) -> GapError | None:
+    system = connection.identify_system()
+    history = connection.timeline_history(system.timeline) if system.timeline > 1 else {}
+    try:
+        refuse_gap(checkpoint, Situation(system, slot, publication, wanted_tables, history))
+    except GapError as gap:
+        return gap
+    return None
 
 
 def _refuse_unusable(config: StreamConfig, slot: Slot | None) -> Slot:
@@ -149,6 +178,12 @@ def _refuse_unusable(config: StreamConfig, slot: Slot | None) -> Slot:
             f"SELECT pg_create_logical_replication_slot('{config.slot}', 'pgoutput');"
         )
     database = connections[config.database].settings_dict["NAME"]
+    if slot.lost:
+        raise GapError(
+            f"Replication slot {slot.name!r} can't be read any more: the server invalidated it ({slot.lost})."
+        )
+    if slot.active_pid is not None:
+        raise SlotInUse(f"Replication slot {slot.name!r} is in use by another consumer (pid {slot.active_pid}).")
     if slot.plugin != "pgoutput":
         raise ConfigurationError(
             f"Replication slot {slot.name!r} belongs to the plugin {slot.plugin or 'of physical replication'}, "

@@ -8,6 +8,7 @@ once and not by the next query.
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -39,6 +40,21 @@ class Waiter:
         for descriptor, _ in self._poll.poll(seconds * 1000):
             if descriptor in self._sessions:
                 _refuse_dead(self._sessions[descriptor])
+
+
+def pause(seconds: float, wakeup: int, aliases: Iterable[str]) -> bool:
+    """Wait for a time; False if a signal ended it. Raises `ConnectionLost` where one of the ORM's connections dies."""
+    sessions = {session.fileno(): session for session in map(session_of, aliases)}
+    poll = select.poll()
+    for descriptor in (wakeup, *sessions):
+        poll.register(descriptor, select.POLLIN)
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        for descriptor, _ in poll.poll(left * 1000):
+            if descriptor == wakeup:
+                return False
+            _refuse_dead(sessions[descriptor])
+    return True
 
 
 def session_of(alias: str) -> psycopg.Connection[Any]:

@@ -91,13 +91,22 @@ def apply_plan(config: StreamConfig, plan: Plan, report: Report) -> None:
         report(remark)
 
 
-def ensure_slot(config: StreamConfig, report: Report) -> None:
+def drop_lost_slot(config: StreamConfig, report: Report) -> None:
+    """Drop a slot that the server has invalidated, so that one can be made in its place."""
+    with connections[config.database].cursor() as cursor:
+        slot = read_slot(cursor, config.slot)
+        if slot is not None and slot.lost:
+            cursor.execute(commands.drop_slot(config.slot))
+            report(f"dropped replication slot {config.slot}, which the server had invalidated ({slot.lost})")
+
+
+def ensure_slot(config: StreamConfig, server: Server, report: Report) -> None:
     """Create the slot unless it is there; waits for the transactions that are open."""
     connection = connections[config.database]
     with connection.cursor() as cursor:
         if read_slot(cursor, config.slot) is not None:
             return
-    statement = commands.create_slot(config.slot)
+    statement = commands.create_slot(config.slot, failover=server.version >= 170000)
     with (
         announce_wait(config.database, report),
         _privileges(statement, connection),

@@ -59,6 +59,11 @@ def start_replication(slot: str, position: LSN, publications: Sequence[str]) -> 
     )
 
 
+def timeline_history(timeline: int) -> Composed:
+    """Ask for a timeline's history file."""
+    return SQL("TIMELINE_HISTORY {}").format(Literal(timeline))
+
+
 def create_temporary_slot(slot: str) -> Composed:
     """Create a slot that goes when the connection does, and exports no snapshot."""
     return SQL("CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'nothing')").format(
@@ -110,9 +115,15 @@ def set_replica_identity_full(table: TableRef) -> Composed:
     return SQL("ALTER TABLE {table} REPLICA IDENTITY FULL").format(table=table.identifier)
 
 
-def create_slot(slot: str) -> Composed:
-    """Create a permanent slot; waits until all transactions open now have ended."""
-    return SQL("SELECT lsn FROM pg_create_logical_replication_slot({slot}, 'pgoutput')").format(slot=Literal(slot))
+def create_slot(slot: str, *, failover: bool) -> Composed:
+    """Create a permanent slot; waits until all transactions open now have ended.
+
+    With ``failover``, which PostgreSQL 17 and later know, standbys that synchronise slots keep a copy of it.
+    """
+    options = SQL(", failover => true") if failover else SQL("")
+    return SQL("SELECT lsn FROM pg_create_logical_replication_slot({slot}, 'pgoutput'{options})").format(
+        slot=Literal(slot), options=options
+    )
 
 
 def drop_slot(slot: str) -> Composed:

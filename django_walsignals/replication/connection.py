@@ -73,6 +73,14 @@ class ReplicationConnection:
         row = self.query(commands.IDENTIFY_SYSTEM, "identify the server")
         return SystemIdentity(row["systemid"], int(row["timeline"]), LSN.parse(row["xlogpos"]), row["dbname"])
 
+    def timeline_history(self, timeline: int) -> dict[int, LSN]:
+        """Ask where each timeline before this one ended: the lines of its history file."""
+        row = self.query(commands.timeline_history(timeline), "read the timeline's history")
+        content = row["content"]
+        text = bytes(content).decode() if isinstance(content, bytes | memoryview) else str(content)
+        lines = (line.split() for line in text.splitlines() if line.strip() and not line.startswith("#"))
+        return {int(number): LSN.parse(end) for number, end, *_reason in lines}
+
     def wal_sender_timeout(self) -> float | None:
         """Ask after how many seconds of silence the server lets go; None means never."""
         row = self.query(commands.WAL_SENDER_TIMEOUT, "read a setting")

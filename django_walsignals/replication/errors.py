@@ -51,7 +51,7 @@ _BY_SQLSTATE: Final[dict[str, tuple[type[ReplicationError | ConfigurationError |
 }
 
 #: By what the text of a refused connection holds.
-_BY_TEXT: Final[tuple[tuple[re.Pattern[str], type[ConfigurationError], str], ...]] = (
+_BY_TEXT: Final[tuple[tuple[re.Pattern[str], type[ReplicationError | ConfigurationError], str], ...]] = (
     (
         re.compile("permission denied to start WAL sender|must be superuser or replication role"),
         PrivilegeError,
@@ -76,8 +76,8 @@ _BY_TEXT: Final[tuple[tuple[re.Pattern[str], type[ConfigurationError], str], ...
     ),
     (
         re.compile("max_wal_senders"),
-        ConfigurationError,
-        "Raise max_wal_senders and restart the server.",
+        ConnectionLost,
+        "Where it stays so, raise max_wal_senders and restart the server.",
     ),
 )
 

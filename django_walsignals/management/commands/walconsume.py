@@ -15,9 +15,9 @@ from django.utils.autoreload import run_with_reloader
 
 from django_walsignals.conf import DEFAULT_STREAM, StreamConfig, get_stream
 from django_walsignals.delivery.checkpoint import CheckpointStore
-from django_walsignals.delivery.consumer import NOW, Consumer, Limits
-from django_walsignals.delivery.session import examine, forget
+from django_walsignals.delivery.session import examine
 from django_walsignals.delivery.shutdown import StopRequest
+from django_walsignals.delivery.supervisor import NOW, Orders, Supervisor
 from django_walsignals.exceptions import ConfigurationError, WalSignalsError
 from django_walsignals.models import Checkpoint
 from django_walsignals.protocol.lsn import LSN
@@ -51,6 +51,9 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--accept-gap", action="store_true", help="where changes are missing, go on from what there still is"
+        )
+        parser.add_argument(
+            "--no-wait", action="store_true", help="where another consumer has the slot: exit 3 instead of standing by"
         )
         parser.add_argument("--reload", action="store_true", help="start again when code changes; needs DEBUG")
 
@@ -90,22 +93,26 @@ class Command(BaseCommand):
         no_setup: bool,
         temporary: bool,
         accept_gap: bool,
+        no_wait: bool,
         until_lsn: LSN | str | None,
         max_changes: int | None,
         **_: Any,
     ) -> None:
         server = self._require(config, temporary=temporary)
-        limits = Limits(until_lsn, max_changes)
+        orders = Orders(until_lsn, max_changes, temporary=temporary, accept_gap=accept_gap, stand_by=not no_wait)
         if temporary:
             config = replace(config, publication=f"{config.publication[:40]}_tmp_{os.getpid()}")
-            consumer = Consumer(config, stop, limits=limits, report=self._report)
             with setup.temporary_publication(config, server):
-                consumer.run(temporary=True)
+                self._supervise(config, stop, orders)
         else:
             tables = self._set_up(config, server, no_setup=no_setup, accept_gap=accept_gap)
-            consumer = Consumer(config, stop, limits=limits, report=self._report)
-            consumer.run(tables)
-        self._report(f"stopped: {consumer.delivered} delivered")
+            self._supervise(config, stop, replace(orders, wanted_tables=tables))
+
+    def _supervise(self, config: StreamConfig, stop: StopRequest, orders: Orders) -> None:
+        supervisor = Supervisor(config, stop, orders, report=self._report)
+        supervisor.run()
+        dead = f", {supervisor.dead_letters} dead letters" if supervisor.dead_letters else ""
+        self._report(f"stopped: {supervisor.delivered} delivered{dead}")
 
     def _require(self, config: StreamConfig, *, temporary: bool) -> Server:
         connection = connections[config.database]
@@ -122,14 +129,14 @@ class Command(BaseCommand):
         """Look for a gap before anything is changed; then create what is missing. Return the tables' names."""
         plan = setup.plan_setup(config, server)
         tables = [str(table) for table in plan.tables]
-        if accept_gap:
-            forget(config, tables, self._report)
-        else:
+        if not accept_gap:
             examine(config, tables)
         if not no_setup:
             setup.apply_plan(config, plan, self._report)
-            if CheckpointStore(config.alias, config.checkpoint_database).load() is None:
-                setup.ensure_slot(config, self._report)
+            if accept_gap:
+                setup.drop_lost_slot(config, self._report)
+            if accept_gap or CheckpointStore(config.alias, config.checkpoint_database).load() is None:
+                setup.ensure_slot(config, server, self._report)
         return tables
 
     def _report(self, line: str) -> None:
