@@ -123,6 +123,9 @@ class RowBinding(Protocol[M]):
     stream: str
     using: str
 
+    #: The fields, by attname, that no row of this table holds.
+    absent: frozenset[str]
+
     def attnames(self, field: str) -> tuple[str, ...]:
         """Resolve a field's name or attname, or "pk"; empty if the model has no such field in this table."""
         ...
@@ -307,14 +310,15 @@ class WalChange(Generic[M]):
         return self._unknown_fields
 
     def has_changed(self, field: str) -> bool:
-        """Say whether a field, by name or attname, is among `changed_fields`.
+        """Say whether a field, by name or attname, differs or may differ.
 
-        Raises ``FieldDoesNotExist`` for a field that the model's own table does not have.
+        It may where the WAL does not hold it at all (``fields=`` filters judge likewise); else it is in
+        `changed_fields`. Raises ``FieldDoesNotExist`` for a field that the model's own table does not have.
         """
         attnames = self._binding.attnames(field)
         if not attnames:
             raise FieldDoesNotExist(f"{self.model._meta.label} has no field named {field!r} in table {self.table}")
-        return not self.changed_fields.isdisjoint(attnames)
+        return not (self.changed_fields | self._binding.absent).isdisjoint(attnames)
 
     def __repr__(self) -> str:
         return f"<WalChange {self.id} {self.operation} {self.model._meta.label} pk={self.pk!r}>"

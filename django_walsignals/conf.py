@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
@@ -103,6 +103,8 @@ def problems() -> Iterator[Problem]:
         return
     for alias, stream in _raw().items():
         yield from _stream_problems(alias, stream)
+    for key in ("SLOT", "PUBLICATION"):
+        yield from _shared_names(key)
 
 
 def suggest(word: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
@@ -133,6 +135,11 @@ def _build(alias: str, values: Mapping[str, Any]) -> StreamConfig:
         max_attempts=values["MAX_ATTEMPTS"],
         on_error=cast(OnError, values["ON_ERROR"]),
     )
+
+
+def is_default_exclude(label: str, names: Collection[str]) -> bool:
+    """Say whether that is what EXCLUDE holds where nobody sets it: a user model without a password is no mistake then."""
+    return label == settings.AUTH_USER_MODEL.lower() and {*names} == {"password"}
 
 
 def _exclude(value: Mapping[str, list[str]] | None) -> Mapping[str, frozenset[str]]:
@@ -167,6 +174,17 @@ def _stream_problems(alias: str, stream: Mapping[str, Any]) -> Iterator[Problem]
     for key, expected, is_valid in _RULES:
         if key in stream and not is_valid(stream[key]):
             yield Problem("value", f"{where}: {key} can't be {stream[key]!r}.", f"It must be {expected}.")
+
+
+def _shared_names(key: str) -> Iterator[Problem]:
+    """Find streams that would fight over a slot, or each take the other's tables out of a publication."""
+    owners: dict[str, str] = {}
+    for alias, stream in _raw().items():
+        name = str(stream.get(key) or f"walsignals_{alias}")
+        if name in owners:
+            both = f"{SETTING}[{owners[name]!r}] and {SETTING}[{alias!r}]"
+            yield Problem("slot", f"{both} have the same {key} {name!r}.", "Give each stream a name of its own.")
+        owners[name] = alias
 
 
 def _is_label_list(value: object) -> bool:

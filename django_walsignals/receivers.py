@@ -10,9 +10,9 @@ inside a function is not lost to garbage collection.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from inspect import iscoroutinefunction
 from typing import Any, TypeVar, overload
 
+from asgiref.sync import iscoroutinefunction
 from django.db.models import Model
 
 from django_walsignals.changes import M, Operation, WalChange

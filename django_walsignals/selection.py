@@ -7,13 +7,13 @@ checkpoint, for ever.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Final
 
 from django.apps import apps
 from django.db import models, router
 
-from django_walsignals.conf import ALL_MODELS, StreamConfig, suggest
+from django_walsignals.conf import ALL_MODELS, StreamConfig, is_default_exclude, suggest
 from django_walsignals.exceptions import ConfigurationError
 from django_walsignals.signals import post_wal_change, post_wal_truncate
 
@@ -29,9 +29,14 @@ def concrete_models() -> Models:
     return tuple(sorted(with_tables, key=lambda model: not model._meta.managed))
 
 
+def foreign_models() -> Models:
+    """List the models that are not ours: a change of our own tables is nobody's business, whoever publishes them."""
+    return tuple(model for model in concrete_models() if model._meta.app_label != OWN_LABEL)
+
+
 def published_models(config: StreamConfig) -> Models:
     """List the models that a stream publishes; raise `ConfigurationError` for one that does not exist or is ours."""
-    _refuse_unknown_excluded(config)
+    excluded_columns(config)
     candidates = concrete_models()
     if config.models == ALL_MODELS:
         return tuple(model for model in candidates if _may_be_chosen(model, config))
@@ -39,7 +44,7 @@ def published_models(config: StreamConfig) -> Models:
         chosen = {model for label in config.models for model in _of_label(label, config)}
     else:
         named = (signal.senders(candidates, config.alias) for signal in (post_wal_change, post_wal_truncate))
-        chosen = {model for models_of_signal in named for model in models_of_signal}
+        chosen = {model for group in named for model in group if router.allow_migrate_model(config.database, model)}
     if ours := [model._meta.label for model in chosen if model._meta.app_label == OWN_LABEL]:
         raise ConfigurationError(f"{', '.join(ours)} can't be published: each checkpoint would be a change of its own.")
     return tuple(model for model in candidates if model in chosen)
@@ -70,14 +75,29 @@ def _of_label(label: str, config: StreamConfig) -> Iterator[type[models.Model]]:
     yield from (model for model in every if not model._meta.proxy and _may_be_chosen(model, config))
 
 
-def _refuse_unknown_excluded(config: StreamConfig) -> None:
+def excluded_columns(config: StreamConfig) -> Mapping[str, frozenset[str]]:
+    """List the columns that must never be decoded, by table (``db_table``).
+
+    A proxy or a child of multi-table inheritance may name a field that another model's table holds: it counts there.
+    Raises `ConfigurationError` for a model or a field that there is not.
+    """
+    found: dict[str, set[str]] = {}
     for label, names in config.exclude.items():
-        try:
-            model = apps.get_model(label)
-        except (LookupError, ValueError):
-            if apps.is_installed("django.contrib.auth") or not label.startswith("auth."):
-                raise ConfigurationError(f"EXCLUDE names {label!r}, which no app has.") from None
-            continue
-        known = {name for field in model._meta.concrete_fields for name in (field.name, field.attname)}
-        if unknown := names - known:
-            raise ConfigurationError(f"EXCLUDE names {label}.{', '.join(sorted(unknown))}, which is no field of it.")
+        for field in _excluded_fields(label, names):
+            table = (field.model._meta.concrete_model or field.model)._meta.db_table
+            found.setdefault(table, set()).add(str(field.column))
+    return {table: frozenset(columns) for table, columns in found.items()}
+
+
+def _excluded_fields(label: str, names: Collection[str]) -> Iterator[models.Field[Any, Any]]:
+    is_default = is_default_exclude(label, names)
+    try:
+        known = apps.get_model(label)._meta.concrete_fields
+    except (LookupError, ValueError):
+        if is_default:
+            return
+        raise ConfigurationError(f"EXCLUDE names {label!r}, which no app has.") from None
+    by_name = {name: field for field in known for name in (field.name, field.attname)}
+    if (unknown := set(names) - by_name.keys()) and not is_default:
+        raise ConfigurationError(f"EXCLUDE names {label}.{', '.join(sorted(unknown))}, which is no field of it.")
+    yield from (by_name[name] for name in names if name in by_name)

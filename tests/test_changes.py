@@ -40,6 +40,7 @@ class FakeBinding:
     table = Table("public", "testapp_note")
     stream = "default"
     using = "default"
+    absent: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()

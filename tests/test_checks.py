@@ -64,10 +64,10 @@ def test_a_mistake_is_an_error_with_an_id_and_a_hint(identifier: str) -> None:
     assert hint in error.hint
 
 
-def test_a_database_that_is_not_postgresql_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_is_not_postgresql_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections["default"], "vendor", "sqlite")
     (error,) = found({})
-    assert (error.id, error.level) == ("walsignals.E005", checks.ERROR)
+    assert (error.id, error.level) == ("walsignals.W001", checks.WARNING)
     assert error.msg == "WALSIGNALS['default'] reads the database 'default', whose engine is sqlite."
     assert error.hint is not None
     assert "set DATABASE to an alias with django.db.backends.postgresql" in error.hint

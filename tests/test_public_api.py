@@ -27,10 +27,14 @@ PROMISED = {
     "on_update",
     "post_wal_change",
     "post_wal_truncate",
+    "wal_gap",
     "wal_message",
 }
 
 MEMBERS_OF_A_CHANGE = {
+    "binding",
+    "place",
+    "rows",
     "changed_fields",
     "diff",
     "has_changed",

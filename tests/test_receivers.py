@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 
 from django_walsignals import on_change, on_delete, on_insert, on_update
 from django_walsignals.changes import Operation, WalChange
@@ -58,6 +59,14 @@ async def test_an_async_handler_takes_the_change_alone() -> None:
     async def handler(change: WalChange[Note]) -> None:
         taken.append(change)
 
+    assert only().is_async
+    await post_wal_change.asend(sender=Note, change="the change", instance="the instance", using="default")
+    assert taken == ["the change"]
+
+
+async def test_a_handler_made_async_is_awaited() -> None:
+    taken: list[object] = []
+    on_change(Note)(sync_to_async(taken.append))
     assert only().is_async
     await post_wal_change.asend(sender=Note, change="the change", instance="the instance", using="default")
     assert taken == ["the change"]

@@ -9,8 +9,9 @@ A row, here, is a list with one entry a column of the relation: text, None for N
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any, Final, Generic, NamedTuple
 
 import psycopg
@@ -51,8 +52,12 @@ class TablePlan(Generic[M]):
         *,
         stream: str,
         excluded: Collection[str] = (),
+        base_types: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
-        """Compile the plan; ``excluded`` names the fields that must never be decoded."""
+        """Compile the plan.
+
+        ``excluded`` names the columns that must never be decoded, ``base_types`` the type under each domain by OID.
+        """
         self.relation = relation
         self.model = model
         self.table = Table(relation.namespace, relation.name)
@@ -64,19 +69,21 @@ class TablePlan(Generic[M]):
         }
         self._attnames_of["pk"] = tuple(field.attname for field in model._meta.pk_fields)
         transformer = Transformer(connection.connection)
-        columns = {column.name: (at, column.type_oid) for at, column in enumerate(relation.columns)}
+        columns = {
+            column.name: (at, base_types.get(column.type_oid, column.type_oid))
+            for at, column in enumerate(relation.columns)
+            if column.name not in excluded
+        }
         self._fields = tuple(
             _bind(field, *columns[name], connection, transformer)
             for field in own
-            if (name := _stored_name(str(field.column))) in columns and not {field.name, field.attname} & {*excluded}
+            if (name := _stored_name(str(field.column))) in columns
         )
         #: Columns whose values must not be written down anywhere.
-        self.excluded_columns = frozenset(
-            str(field.column) for field in own if {field.name, field.attname} & {*excluded}
-        )
+        self.excluded_columns = frozenset(excluded)
         self._by_attname = {field.attname: field for field in self._fields}
         self._attnames = [field.attname for field in self._fields]
-        self._absent = frozenset(field.attname for field in model._meta.concrete_fields) - {*self._attnames}
+        self.absent = frozenset(field.attname for field in model._meta.concrete_fields) - {*self._attnames}
         self._pick = _picker([field.at for field in self._fields])
         transformer.set_loader_types([field.type_oid for field in self._fields], Format.TEXT)
         self._load_record = transformer.load_sequence
@@ -105,7 +112,7 @@ class TablePlan(Generic[M]):
     def instance(self, row: Row) -> M:
         """Build the instance that the ORM would have made of this row, its unknown fields deferred."""
         values, is_whole = self._values(row)
-        if is_whole and not self._absent:
+        if is_whole and not self.absent:
             return self.model.from_db(self.using, self._attnames, values)
         known = {name: value for name, value in zip(self._attnames, values, strict=True) if value is not UNKNOWN}
         instance = self.model.from_db(self.using, [*known], [*known.values()])
@@ -116,9 +123,9 @@ class TablePlan(Generic[M]):
         """Name the fields that are deferred on this row's instance."""
         values, is_whole = self._values(row)
         if is_whole:
-            return self._absent
+            return self.absent
         values_by_name = zip(self._attnames, values, strict=True)
-        return self._absent | {name for name, value in values_by_name if value is UNKNOWN}
+        return self.absent | {name for name, value in values_by_name if value is UNKNOWN}
 
     def changed_fields(self, old: Row | None, new: Row) -> frozenset[str]:
         """Name the fields that differ or may differ: every field where there is no old row.

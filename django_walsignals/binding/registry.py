@@ -9,7 +9,7 @@ of its own day.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Self
 
 from django.db import models
@@ -27,6 +27,17 @@ _LOOK_UP: Final = """
     DESC, 1
 """
 
+_BASE_TYPES: Final = """
+    WITH RECURSIVE base AS (
+        SELECT oid AS domain, typbasetype AS type FROM pg_type WHERE typtype = 'd'
+        UNION ALL
+        SELECT base.domain, t.typbasetype FROM base JOIN pg_type t ON t.oid = base.type WHERE t.typtype = 'd'
+    )
+    SELECT base.domain::bigint, base.type::bigint
+    FROM base JOIN pg_type t ON t.oid = base.type
+    WHERE t.typtype <> 'd'
+"""
+
 
 class TableName(NamedTuple):
     """A table's schema and name, not quoted."""
@@ -41,6 +52,8 @@ class TableRegistry:
 
     by_oid: Mapping[int, type[models.Model]]
     by_name: Mapping[TableName, type[models.Model]]
+    #: The type under each domain, by OID: a query's result has that one, and the WAL the domain's.
+    base_types: Mapping[int, int] = field(default_factory=dict)
 
     @classmethod
     def load(cls, connection: BaseDatabaseWrapper, candidates: Sequence[type[models.Model]]) -> Self:
@@ -49,13 +62,15 @@ class TableRegistry:
         with connection.cursor() as cursor:
             cursor.execute(_LOOK_UP, [names])
             rows = cursor.fetchall()
+            cursor.execute(_BASE_TYPES)
+            base_types = dict(cursor.fetchall())
         by_oid: dict[int, type[models.Model]] = {}
         by_name: dict[TableName, type[models.Model]] = {}
         for position, oid, schema, name, _is_root in rows:
             model = candidates[position - 1]
             by_oid.setdefault(oid, model)
             by_name.setdefault(TableName(schema, name), model)
-        return cls(by_oid, by_name)
+        return cls(by_oid, by_name, base_types)
 
     def model_for(self, relation: Relation) -> type[models.Model] | None:
         """Find the model of a relation; None for a table that no model describes."""

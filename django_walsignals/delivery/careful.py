@@ -3,33 +3,32 @@
 A change whose receiver raises is rolled back and tried again after a wait, and after its last attempt that receiver's
 share of it becomes a dead letter, committed with the checkpoint and with what the other receivers did. A receiver
 that fails on every change would make each of them wait: so after a few dead letters in a row it is *suspect*, and has
-one attempt a change until it succeeds again. Suspects don't send a batch here any more: the fast path gives their
-calls a savepoint, and puts down a dead letter at once.
+one attempt a change until a batch passes without a failure of its. Suspects don't send a batch here any more: the fast
+path gives their calls a savepoint, and puts down a dead letter at once.
 """
 
 from __future__ import annotations
 
 import logging
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from django.db import connections, transaction
 from django.utils import timezone
 
 from django_walsignals.conf import StreamConfig
 from django_walsignals.delivery import letters
 from django_walsignals.delivery.backoff import Backoff
-from django_walsignals.delivery.checkpoint import CheckpointKeeper
-from django_walsignals.delivery.dispatch import batch_transaction, call, is_lost
+from django_walsignals.delivery.checkpoint import CheckpointKeeper, NoCheckpoint
+from django_walsignals.delivery.dispatch import batch_transaction, call
 from django_walsignals.delivery.intake import Event
 from django_walsignals.delivery.position import Position
 from django_walsignals.delivery.routing import Target
-from django_walsignals.exceptions import ConnectionLost, ReceiverError
+from django_walsignals.delivery.savepoint import call_with_savepoint, enforce_constraints, is_usable
+from django_walsignals.exceptions import CheckpointMoved, DeliveryError, ReceiverError
 from django_walsignals.models import DeadLetter
 
 logger = logging.getLogger(__name__)
@@ -37,7 +36,17 @@ logger = logging.getLogger(__name__)
 #: Dead letters in a row after which a receiver is suspect.
 SUSPECT_AFTER: Final = 3
 
-Call = tuple[Any, Target]
+#: What of a dead letter is written anew where there is one already: where a stream that started over brings a change
+#: again.
+_UPDATED: Final = ("kind", "pk_text", "operation", "payload", "error", "traceback", "attempts", "last_failed_at")
+
+
+class Call(NamedTuple):
+    """A receiver to be called with something; ``name`` tells it from another one of the same path."""
+
+    sent: Any
+    target: Target
+    name: str
 
 
 @dataclass(slots=True)
@@ -76,21 +85,25 @@ class CarefulDelivery:
         self.dead_letters = 0
 
     def deliver(self, events: Sequence[Event], keeper: CheckpointKeeper, old: Position, new: Position) -> None:
-        """Deliver a batch in one transaction; raise `ReceiverError` for a receiver that is not suspect.
+        """Deliver a batch in one transaction; raise `DeliveryError` unless it was a suspect that failed.
 
         Without suspects that is the fast path: no savepoint, and nothing to remember.
         """
         dead: list[DeadLetter] = []
+        worked: set[str] = set()
         with batch_transaction(self._using):
             for sent, targets in events:
                 for target in targets:
-                    if self._is_suspect(target):
-                        dead += self._call_suspect((sent, target))
+                    if self._dead_in_a_row:
+                        dead += self._call_watched(Call(sent, target, letters.receiver_name(target, targets)), worked)
                     else:
                         call(sent, target, self._using)
-            self._bury(dead)
+            enforce_constraints(self._using)
+            self._bury(dead, keeper)
             keeper.move(old, new)
         self.dead_letters += len(dead)
+        for name in worked.difference(letter.receiver for letter in dead):
+            self._remember(name, is_dead=False)
 
     def deliver_carefully(
         self,
@@ -110,15 +123,27 @@ class CarefulDelivery:
 
     def _deliver_one(self, calls: Sequence[Call], keeper: CheckpointKeeper, old: Position, new: Position) -> None:
         failures: dict[int, Failure] = {}
+        refused = 0
         while True:
             try:
                 self._attempt(calls, failures, keeper, old, new)
             except _Retry as again:
-                failure = again.failure
-                if again.wait and not self._pause(self._backoff.wait_after(failure.attempts)):
-                    raise Interrupted from again
+                if again.wait:
+                    self._wait(again.failure.attempts, again)
+            except (ReceiverError, CheckpointMoved):
+                raise
+            except DeliveryError as exc:  # none of the receivers can be blamed, such as where a rival deleted a row
+                refused += 1
+                if refused >= self._config.max_attempts:
+                    raise
+                logger.warning("%s (attempt %d of %d)", exc, refused, self._config.max_attempts)
+                self._wait(refused, exc)
             else:
                 return
+
+    def _wait(self, failures: int, reason: Exception) -> None:
+        if not self._pause(self._backoff.wait_after(failures)):
+            raise Interrupted from reason
 
     def _attempt(
         self,
@@ -130,93 +155,85 @@ class CarefulDelivery:
     ) -> None:
         """Run all calls but the dead ones, and commit them with the dead letters and the checkpoint."""
         with batch_transaction(self._using):
-            for number, (sent, target) in enumerate(calls):
-                if not self._is_dead(failures.get(number), target):
-                    self._attempt_call(number, (sent, target), failures)
-            dead = {number: failure for number, failure in failures.items() if self._is_dead(failure, calls[number][1])}
-            self._bury([self._letter(calls[number], failure) for number, failure in dead.items()])
+            for number, attempted in enumerate(calls):
+                if not self._is_dead(failures.get(number), attempted):
+                    self._attempt_call(number, attempted, failures)
+            enforce_constraints(self._using)
+            dead = {at: failure for at, failure in failures.items() if self._is_dead(failure, calls[at])}
+            self._bury([self._letter(calls[at], failure) for at, failure in dead.items()], keeper)
             keeper.move(old, new)
         self.dead_letters += len(dead)
-        for number, (_, target) in enumerate(calls):
-            self._remember(target, is_dead=number in dead)
+        for number, attempted in enumerate(calls):
+            self._remember(attempted.name, is_dead=number in dead)
 
     def _attempt_call(self, number: int, attempted: Call, failures: dict[int, Failure]) -> None:
-        sent, target = attempted
         try:
-            self._call_with_savepoint(sent, target)
+            call_with_savepoint(attempted.sent, attempted.target, self._using)
         except ReceiverError as exc:
             failure = failures[number] = self._note(failures.get(number), exc)
-            logger.warning("%s (attempt %d of %d)", exc, failure.attempts, self._attempts_of(target))
-            if not self._is_dead(failure, target):
+            logger.warning("%s (attempt %d of %d)", exc, failure.attempts, self._attempts_of(attempted))
+            if not self._is_dead(failure, attempted):
                 raise _Retry(failure, wait=True) from exc
             if self._config.on_error == "stop":
                 raise
-            if not _is_usable(self._using):  # nothing can be written in this transaction: once more, without this call
+            if not is_usable(self._using):  # nothing can be written in this transaction: once more, without this call
                 raise _Retry(failure, wait=False) from exc
 
-    def _call_with_savepoint(self, sent: Any, target: Target) -> None:
-        """Call a receiver; one that swallowed a database error, or closed the connection, has raised as well."""
+    def _call_watched(self, attempted: Call, worked: set[str]) -> Iterator[DeadLetter]:
+        """Call a receiver while there are suspects: where it is one, a failure is a dead letter at once."""
+        if not self._is_suspect(attempted.name):
+            call(attempted.sent, attempted.target, self._using)
+            worked.add(attempted.name)
+            return
         try:
-            with transaction.atomic(using=self._using):
-                call(sent, target, self._using)
-                _refuse_unusable(self._using)
-        except (ReceiverError, ConnectionLost):
-            raise
-        except Exception as exc:
-            if is_lost(self._using):
-                raise ConnectionLost(f"The database connection died at receiver {target.path}.") from exc
-            raise ReceiverError(target.path, sent.id, exc) from exc
-
-    def _call_suspect(self, attempted: Call) -> Iterator[DeadLetter]:
-        sent, target = attempted
-        try:
-            self._call_with_savepoint(sent, target)
+            call_with_savepoint(attempted.sent, attempted.target, self._using)
         except ReceiverError as exc:
-            if not _is_usable(self._using):
+            if not is_usable(self._using):
                 raise
             logger.warning("%s (it failed before: no more attempts)", exc)
             yield self._letter(attempted, self._note(None, exc))
         else:
-            self._remember(target, is_dead=False)
+            worked.add(attempted.name)
 
     def _note(self, failure: Failure | None, exc: ReceiverError) -> Failure:
-        cause = exc.__cause__ or exc
-        first_at, attempts = (failure.first_at, failure.attempts) if failure else (self._now(), 0)
-        trace = "".join(traceback.format_exception(cause))
-        return Failure(attempts + 1, first_at, self._now(), f"{type(cause).__name__}: {cause}", trace)
+        now = self._now()
+        first_at, attempts = (failure.first_at, failure.attempts) if failure else (now, 0)
+        return Failure(attempts + 1, first_at, now, **letters.describe_error(exc))
 
     def _letter(self, attempted: Call, failure: Failure) -> DeadLetter:
-        sent, target = attempted
         return DeadLetter(
             stream=self._config.alias,
-            change_id=sent.id,
-            receiver=target.path,
-            error=failure.error.replace("\0", "\\0"),
-            traceback=failure.traceback.replace("\0", "\\0"),
+            change_id=attempted.sent.id,
+            receiver=attempted.name,
+            error=failure.error,
+            traceback=failure.traceback,
             attempts=failure.attempts,
             first_failed_at=failure.first_at,
             last_failed_at=failure.last_at,
-            **letters.describe(sent),
+            **letters.describe(attempted.sent),
         )
 
-    def _bury(self, dead: Sequence[DeadLetter]) -> None:
-        if dead:
-            DeadLetter.objects.using(self._using).bulk_create(dead)
+    def _bury(self, dead: Sequence[DeadLetter], keeper: CheckpointKeeper) -> None:
+        """Write dead letters; a temporary stream leaves nothing behind, and its failures are in the log only."""
+        if dead and not isinstance(keeper, NoCheckpoint):
+            unique = ("stream", "change_id", "model", "receiver")
+            rows = DeadLetter.objects.using(self._using)
+            rows.bulk_create(dead, update_conflicts=True, unique_fields=unique, update_fields=_UPDATED)
 
-    def _remember(self, target: Target, *, is_dead: bool) -> None:
+    def _remember(self, name: str, *, is_dead: bool) -> None:
         if is_dead:
-            self._dead_in_a_row[target.path] += 1
+            self._dead_in_a_row[name] += 1
         else:
-            self._dead_in_a_row.pop(target.path, None)
+            self._dead_in_a_row.pop(name, None)
 
-    def _is_suspect(self, target: Target) -> bool:
-        return bool(self._dead_in_a_row) and self._dead_in_a_row[target.path] >= SUSPECT_AFTER
+    def _is_suspect(self, name: str) -> bool:
+        return self._dead_in_a_row[name] >= SUSPECT_AFTER
 
-    def _attempts_of(self, target: Target) -> int:
-        return 1 if self._is_suspect(target) else self._config.max_attempts
+    def _attempts_of(self, attempted: Call) -> int:
+        return 1 if self._is_suspect(attempted.name) else self._config.max_attempts
 
-    def _is_dead(self, failure: Failure | None, target: Target) -> bool:
-        return failure is not None and failure.attempts >= self._attempts_of(target)
+    def _is_dead(self, failure: Failure | None, attempted: Call) -> bool:
+        return failure is not None and failure.attempts >= self._attempts_of(attempted)
 
 
 class _Retry(Exception):  # control flow inside this module
@@ -233,18 +250,9 @@ def _by_change(events: Sequence[Event], start: Position) -> Iterator[tuple[Posit
     for (commit_lsn, ordinal), group in groupby(events, key=lambda event: event[0].place):
         yield (
             Position(start.lsn, commit_lsn, ordinal),
-            [(sent, target) for sent, targets in group for target in targets],
+            [
+                Call(sent, target, letters.receiver_name(target, targets))
+                for sent, targets in group
+                for target in targets
+            ],
         )
-
-
-def _is_usable(using: str) -> bool:
-    """Say whether the transaction in hand can still be written in."""
-    connection = connections[using]
-    return connection.connection is not None and not connection.closed_in_transaction and not connection.needs_rollback
-
-
-def _refuse_unusable(using: str) -> None:
-    """Raise where a receiver closed the connection under its own savepoint."""
-    session = connections[using].connection
-    if session is None or session.closed:
-        raise RuntimeError("it closed the database connection that the batch's transaction runs on")

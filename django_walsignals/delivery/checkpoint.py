@@ -16,6 +16,7 @@ from psycopg.pq import TransactionStatus
 from django_walsignals.delivery.position import Position
 from django_walsignals.exceptions import CheckpointMoved, DeliveryError
 from django_walsignals.models import Checkpoint
+from django_walsignals.protocol.lsn import LSN
 from django_walsignals.signals import wal_gap
 
 #: SET LOCAL, since a pooler may hand the session to somebody else afterwards.
@@ -51,10 +52,10 @@ class CheckpointStore:
             self._set_durable()
             return Checkpoint.objects.using(self.using).create(stream=self.stream, **position._asdict(), **facts)
 
-    def rebase(self, old: Position, new: Position, reason: str, **facts: Any) -> Position:
-        """Go on from another position, over a gap that somebody accepted, and let the receivers of `wal_gap` know."""
+    def rebase(self, old: Position, new: Position, reason: str, *, to_lsn: LSN, **facts: Any) -> Position:
+        """Go on over a gap that somebody accepted, and let the receivers of `wal_gap` know that it ends at ``to_lsn``."""
         with transaction.atomic(using=self.using, durable=True):
-            wal_gap.send(sender=None, stream=self.stream, from_lsn=old.lsn, to_lsn=new.lsn, reason=reason)
+            wal_gap.send(sender=None, stream=self.stream, from_lsn=old.lsn, to_lsn=to_lsn, reason=reason)
             self.move(old, new)
             self._rows().update(**facts)
         return new

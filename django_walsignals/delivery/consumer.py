@@ -27,7 +27,7 @@ from django_walsignals.delivery.shutdown import StopRequest
 from django_walsignals.exceptions import CheckpointMoved, DeliveryError
 from django_walsignals.protocol.frames import Keepalive
 from django_walsignals.protocol.lsn import LSN
-from django_walsignals.selection import concrete_models
+from django_walsignals.selection import foreign_models
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Consumer:
         self._stop = stop
         self._tally = tally
         self._clock = clock
-        self._router = Router(config, TableRegistry.load(database, concrete_models()), database)
+        self._router = Router(config, TableRegistry.load(database, foreign_models()), database)
         self._batch = Batch(config.batch_size)
         self._intake = Intake(self._router, self._batch, session.position, stream=config.alias, using=database.alias)
         self._progress = Progress(session.position)
@@ -85,8 +85,9 @@ class Consumer:
             session.connection, session.position.lsn, server_timeout=session.server_timeout, clock=clock
         )
         self._aliases = {config.database, config.checkpoint_database}
-        self._waiter = waiting.Waiter(session.connection.fileno(), stop.fileno(), self._aliases)
+        self._waiter = waiting.Waiter(session.connection.fileno(), stop, self._aliases)
         self._saved_at = clock()
+        self._is_asked = False
 
     def run(self) -> None:
         """Consume; return when stopped or done, raise a `WalSignalsError` or a database error for anything else."""
@@ -122,6 +123,7 @@ class Consumer:
         """Take note of how far the server is; it is told nothing but what is committed."""
         self._intake.skip_to(keepalive.wal_end)
         if keepalive.reply_requested:
+            self._is_asked = True
             self._feedback.request()
 
     def _deliver(self) -> None:
@@ -133,12 +135,14 @@ class Consumer:
         except CheckpointMoved:
             raise
         except DeliveryError as exc:
-            logger.warning("%s; the batch was rolled back, and is taken again one change at a time", exc)
+            again = "%s; the batch was rolled back, and is taken again one change at a time"
+            logger.warning(again, exc, exc_info=exc.__cause__)
             if not self._deliver_carefully(position):
                 return  # somebody wants to stop
         self._finish(position)
         self._tally.delivered += len(self._batch.events)
         self._batch.clear()
+        self._waiter.refuse_replaced()
         waiting.close_obsolete(self._aliases)
         if self._connection_logs_queries():
             reset_queries()
@@ -158,23 +162,31 @@ class Consumer:
         if self._batch.events:  # an interrupted batch: what is left of it comes again
             return
         position, done = self._intake.position, self._progress.done
-        is_due = self._clock() - self._saved_at >= IDLE_SAVE_SECONDS and position.lsn - done.lsn >= IDLE_SAVE_BYTES
+        is_due = self._is_worth_saving() and self._clock() - self._saved_at >= IDLE_SAVE_SECONDS
         if position.lsn > done.lsn and (is_due or is_last):
             self._progress.receive(position)
             self._keeper.save(done, position)
             self._finish(position)
 
+    def _is_worth_saving(self) -> bool:
+        """Say whether the idle position is far enough ahead, or a server asks for it.
+
+        We report unasked, so a server that asks is one that shuts down and waits until all it sent is confirmed.
+        """
+        return self._is_asked or self._intake.position.lsn - self._progress.done.lsn >= IDLE_SAVE_BYTES
+
     def _finish(self, position: Position) -> None:
         """Tell the server, now that what it covers is committed."""
         self._progress.finish(position)
         self._saved_at = self._clock()
+        self._is_asked = False
         with self._connection.lock:
             self._feedback.confirm(position.lsn)
 
     def _wait(self) -> None:
         """Wait for data, a signal, or the next thing to do."""
         seconds = self._feedback.seconds_left()
-        if self._intake.position.lsn - self._progress.done.lsn >= IDLE_SAVE_BYTES:
+        if self._is_worth_saving():
             seconds = min(seconds, IDLE_SAVE_SECONDS)
         self._waiter.wait(seconds)
         self._feedback.send_if_due()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import isawaitable
 from typing import Any
 
 import psycopg
@@ -17,7 +18,9 @@ def call(sent: Any, target: Target, using: str) -> None:
     """Call one receiver; raise `ReceiverError` where it raises, and `ConnectionLost` where that is why."""
     try:
         if target.when is None or target.when(sent):
-            target.send(sent)
+            result = target.send(sent)
+            if result is not None and isawaitable(result):
+                raise TypeError("it returned something to be awaited: declare it with async def")
     except (Exception, SystemExit) as exc:
         if is_lost(using):
             raise ConnectionLost(f"The database connection died under receiver {target.path}.") from exc

@@ -7,6 +7,7 @@ dispatched.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -15,6 +16,35 @@ from django_walsignals.models import Checkpoint
 from django_walsignals.protocol.lsn import LSN
 from django_walsignals.replication.catalogue import Publication, Slot
 from django_walsignals.replication.connection import SystemIdentity
+
+
+class GapKind(enum.Enum):
+    """What is missing, by what can still be read once the gap is accepted."""
+
+    #: Everything before where the slot stands.
+    POSITION = enum.auto()
+    #: Everything before the publication was made.
+    PUBLICATION = enum.auto()
+    #: Some changes of a table; all others can be read from the checkpoint on.
+    TABLE = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A gap, and the words for it: what happened, between which positions."""
+
+    stream: str
+    kind: GapKind
+    reason: str
+
+    def error(self) -> GapError:
+        """Make the error that refuses to go on."""
+        return GapError(f"Stream {self.stream!r} has a gap: {self.reason} {accept_hint(self.stream)}")
+
+
+def accept_hint(stream: str) -> str:
+    """Say how to go on."""
+    return f"To go on without what is missing, run: manage.py walconsume {stream} --accept-gap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,31 +59,41 @@ class Situation:
     timeline_ends: Mapping[int, LSN] = field(default_factory=dict)
 
 
-def refuse_gap(checkpoint: Checkpoint, situation: Situation) -> None:
-    """Raise `GapError`, which says what happened, between which positions, and what to run, if anything is missing."""
-    for reason in _gaps(checkpoint, situation):
-        raise GapError(
-            f"Stream {checkpoint.stream!r} has a gap: {reason} Everything committed before {checkpoint.lsn} has been "
-            "delivered. To go on without what lies in the gap, run: manage.py walconsume "
-            f"{checkpoint.stream} --accept-gap"
-        )
+def find_gap(checkpoint: Checkpoint, situation: Situation) -> Gap | None:
+    """Find what is missing; the gap that loses most, where there are several."""
+    for kind, reason in _gaps(checkpoint, situation):
+        return Gap(checkpoint.stream, kind, reason)
+    return None
 
 
-def _gaps(checkpoint: Checkpoint, situation: Situation) -> Iterator[str]:
-    if checkpoint.system_identifier != situation.system.system_identifier:
+def published_tables(checkpoint: Checkpoint) -> set[str]:
+    """Name the tables that the publication held at the last start, as ``schema.name``."""
+    return {name for name, _ in checkpoint.publication.get("tables", {}).values()}
+
+
+def _gaps(checkpoint: Checkpoint, situation: Situation) -> Iterator[tuple[GapKind, str]]:
+    """List the gaps, those that lose most first."""
+    reasons = [*_server_gaps(checkpoint, situation), *_timeline_gaps(checkpoint, situation)]
+    reasons += _slot_gaps(checkpoint, situation.slot)
+    publication_gaps = list(_publication_gaps(checkpoint, situation))
+    yield from ((kind, reason) for kind, reason in publication_gaps if kind is GapKind.PUBLICATION)
+    yield from ((GapKind.POSITION, reason) for reason in reasons)
+    yield from publication_gaps
+
+
+def _server_gaps(checkpoint: Checkpoint, situation: Situation) -> Iterator[str]:
+    system = situation.system
+    if checkpoint.system_identifier != system.system_identifier:
         yield (
             f"the checkpoint belongs to the database cluster {checkpoint.system_identifier}, and this is "
-            f"{situation.system.system_identifier} (restored from a dump, or upgraded). Positions of the two can't be "
-            "compared."
+            f"{system.system_identifier} (restored from a dump, or upgraded), where its position {checkpoint.lsn} means "
+            f"nothing; the log here ends at {system.flushed}."
         )
-    if checkpoint.lsn > situation.system.flushed:
+    elif checkpoint.lsn > system.flushed:
         yield (
-            f"the checkpoint at {checkpoint.lsn} lies ahead of the server's log, which ends at "
-            f"{situation.system.flushed}: the server was restored from an older backup."
+            f"the checkpoint at {checkpoint.lsn} lies ahead of the server's log, which ends at {system.flushed}: the "
+            "server was restored from an older backup."
         )
-    yield from _timeline_gaps(checkpoint, situation)
-    yield from _slot_gaps(checkpoint, situation.slot)
-    yield from _publication_gaps(checkpoint, situation)
 
 
 def _timeline_gaps(checkpoint: Checkpoint, situation: Situation) -> Iterator[str]:
@@ -64,8 +104,8 @@ def _timeline_gaps(checkpoint: Checkpoint, situation: Situation) -> Iterator[str
     end = situation.timeline_ends.get(then)
     if now < then or end is None:
         yield (
-            f"the server is on timeline {now}, and the checkpoint on timeline {then}, which is no part of its history: "
-            "this is an old primary, or one restored to a time before."
+            f"the server is on timeline {now}, and the checkpoint at {checkpoint.lsn} on timeline {then}, which is no "
+            "part of its history: this is an old primary, or one restored to a time before."
         )
     elif checkpoint.lsn > end:
         yield (
@@ -76,7 +116,10 @@ def _timeline_gaps(checkpoint: Checkpoint, situation: Situation) -> Iterator[str
 
 def _slot_gaps(checkpoint: Checkpoint, slot: Slot | None) -> Iterator[str]:
     if slot is None:
-        yield f"its replication slot {checkpoint.slot!r} is gone, and with it the changes after {checkpoint.lsn}."
+        yield (
+            f"its replication slot {checkpoint.slot!r} is gone (or SLOT was renamed: the old slot then still holds the "
+            f"log), and with it the changes after {checkpoint.lsn}."
+        )
     elif slot.lost:
         yield (
             f"the server has invalidated its replication slot {slot.name!r} ({slot.lost}), and removed log after "
@@ -90,22 +133,31 @@ def _slot_gaps(checkpoint: Checkpoint, slot: Slot | None) -> Iterator[str]:
         )
 
 
-def _publication_gaps(checkpoint: Checkpoint, situation: Situation) -> Iterator[str]:
+def _publication_gaps(checkpoint: Checkpoint, situation: Situation) -> Iterator[tuple[GapKind, str]]:
     stored, publication = checkpoint.publication, situation.publication
     if not stored:
         return
     if publication is None or publication.oid != stored["oid"]:
         yield (
+            GapKind.PUBLICATION,
             "its publication was dropped" + (" and made anew" if publication else "") + f" after {checkpoint.lsn}: "
-            "changes from before it was made again can't be read through it."
+            f"changes between there and {situation.system.flushed} can't be read through it.",
         )
         return
+    if not publication.has_every_operation:
+        yield (
+            GapKind.TABLE,
+            f"its publication was changed, after {checkpoint.lsn}, to leave out some operations: such changes are missing.",
+        )
     members = {str(oid): table for oid, table in publication.tables.items()}
     for oid, (name, membership) in stored["tables"].items():
         member = members.get(oid)
         came_back = member is not None and member.membership != membership
         if came_back or (member is None and name in situation.wanted_tables):
             yield (
-                f"table {name} was taken out of its publication (or dropped) after the last start. Changes of it from "
-                "while it was out are missing."
+                GapKind.TABLE,
+                (
+                    f"table {name} was taken out of its publication (or dropped) after {checkpoint.lsn}. Its changes from "
+                    f"while it was out, up to {situation.system.flushed} at most, are missing."
+                ),
             )

@@ -23,6 +23,7 @@ from django_walsignals.conf import StreamConfig
 from django_walsignals.exceptions import ProtocolError
 from django_walsignals.protocol.lsn import LSN
 from django_walsignals.protocol.messages import Relation
+from django_walsignals.selection import excluded_columns
 from django_walsignals.signals import Connected, post_wal_change, post_wal_truncate, wal_message
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class Router:
         self._config = config
         self._registry = registry
         self._connection = connection
+        self._excluded = excluded_columns(config)
         self._routes: dict[int, Route] = {}
         self._generation = post_wal_change.generation
         self.unmapped: Counter[str] = Counter()
@@ -131,8 +133,15 @@ class Router:
         return tuple(Target(_sender(receiver, _message_keywords), receiver.path) for receiver in connected)
 
     def _plan(self, relation: Relation, model: type[models.Model]) -> TablePlan[Any]:
-        excluded = self._config.exclude.get(model._meta.label_lower, frozenset())
-        return TablePlan(relation, model, self._connection, stream=self._config.alias, excluded=excluded)
+        excluded = self._excluded.get(model._meta.db_table, frozenset())
+        return TablePlan(
+            relation,
+            model,
+            self._connection,
+            stream=self._config.alias,
+            excluded=excluded,
+            base_types=self._registry.base_types,
+        )
 
     def _aim(self, route: Route) -> None:
         if route.plan is None:

@@ -8,17 +8,17 @@ committed.
 from __future__ import annotations
 
 import logging
-import os
+import secrets
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Protocol
 
 from django.db import connections
 
 from django_walsignals.conf import StreamConfig
 from django_walsignals.delivery.checkpoint import CheckpointKeeper, CheckpointStore, NoCheckpoint, facts_of, position_of
-from django_walsignals.delivery.gaps import Situation, refuse_gap
+from django_walsignals.delivery.gaps import Gap, GapKind, Situation, find_gap, published_tables
 from django_walsignals.delivery.position import Position
 from django_walsignals.exceptions import CheckpointMoved, ConfigurationError, ConnectionLost, GapError, SlotInUse
 from django_walsignals.models import Checkpoint
@@ -49,17 +49,37 @@ class Session:
     server_timeout: float | None
 
 
+class SetUp(Protocol):
+    """What a stream needs on the server, and may have created there; ``provisioning`` implements it."""
+
+    def tables(self) -> Collection[str]:
+        """Name the tables that the stream is to bring, as ``schema.name``."""
+        ...
+
+    def apply(self, known_tables: Collection[str]) -> None:
+        """Create or change what is missing, slot aside; of the tables in the publication only those known may go."""
+        ...
+
+    def ensure_slot(self, connection: ReplicationConnection) -> None:
+        """Create the slot where there is none that can be read."""
+        ...
+
+    def move_slot(self) -> None:
+        """Move the slot to the end of the log, past what its publication can't bring."""
+        ...
+
+
 @contextmanager
 def durable_session(
-    config: StreamConfig, wanted_tables: Collection[str], *, accept_gap: bool = False
+    config: StreamConfig, set_up: SetUp, *, is_first: bool = True, accept_gap: bool = False
 ) -> Iterator[Session]:
     """Stream from the checkpoint, or from the slot's own position at the first start.
 
-    Raises `SlotInUse` where another consumer has the slot, and `GapError` for a gap, unless it is accepted: then from
-    where the slot stands, and the receivers of `wal_gap` hear of it.
+    What is missing is set up on a process's first session only, by whoever holds the stream. Raises `SlotInUse` where
+    that is another consumer, and `GapError` for a gap, unless it is accepted: the receivers of `wal_gap` then hear of
+    it.
     """
-    store = CheckpointStore(config.alias, config.checkpoint_database)
-    connection, position, timeout = _start(config, store, wanted_tables, accept_gap=accept_gap)
+    connection, store, position, timeout = _start(config, set_up, is_first=is_first, accept_gap=accept_gap)
     with _ending(connection):
         yield Session(connection, store, position, timeout)
 
@@ -70,24 +90,10 @@ def temporary_session(config: StreamConfig) -> Iterator[Session]:
     connection = _connect(config)
     with _ending(connection):
         timeout = connection.wal_sender_timeout()
-        slot = f"{config.slot[:40]}_tmp_{os.getpid()}"
+        slot = f"{config.slot[:40]}_tmp_{secrets.token_hex(6)}"
         position = Position(connection.create_temporary_slot(slot))
         connection.start(commands.start_replication(slot, position.lsn, [config.publication]), slot)
         yield Session(connection, NoCheckpoint(), position, timeout)
-
-
-def examine(config: StreamConfig, wanted_tables: Collection[str]) -> None:
-    """Raise `GapError` where the stream's checkpoint does not fit what is there, before anything is set up."""
-    connection = _connect(config)
-    try:
-        slot, publication = _read(config)
-        checkpoint = CheckpointStore(config.alias, config.checkpoint_database).load()
-        if checkpoint is None:
-            return
-        if gap := _find_gap(connection, checkpoint, slot, publication, wanted_tables):
-            raise gap
-    finally:
-        connection.close()
 
 
 def slot_is_free(config: StreamConfig) -> bool:
@@ -98,17 +104,20 @@ def slot_is_free(config: StreamConfig) -> bool:
 
 
 def _start(
-    config: StreamConfig, store: CheckpointStore, wanted_tables: Collection[str], *, accept_gap: bool
-) -> tuple[ReplicationConnection, Position, float | None]:
+    config: StreamConfig, set_up: SetUp, *, is_first: bool, accept_gap: bool
+) -> tuple[ReplicationConnection, CheckpointStore, Position, float | None]:
+    store = CheckpointStore(config.alias, config.checkpoint_database)
     for _ in range(_STARTS):
         connection = _connect(config)
         try:
-            position = _checked_position(config, store, connection, wanted_tables, accept_gap=accept_gap)
+            position, facts = _prepare(config, store, connection, set_up, is_first=is_first, accept_gap=accept_gap)
             timeout = connection.wal_sender_timeout()
             connection.start(commands.start_replication(config.slot, position.lsn, [config.publication]), config.slot)
             checkpoint = store.load()
             if checkpoint is not None and position_of(checkpoint) == position:
-                return connection, position, timeout
+                if any(getattr(checkpoint, name) != value for name, value in facts.items()):
+                    store.update_facts(**facts)
+                return connection, store, position, timeout
         except BaseException:
             connection.close()
             raise
@@ -117,30 +126,56 @@ def _start(
     raise CheckpointMoved(f"The checkpoint of stream {config.alias!r} keeps moving: does another consumer write it?")
 
 
-def _checked_position(
+def _prepare(
     config: StreamConfig,
     store: CheckpointStore,
     connection: ReplicationConnection,
-    wanted_tables: Collection[str],
+    set_up: SetUp,
     *,
+    is_first: bool,
     accept_gap: bool,
-) -> Position:
+) -> tuple[Position, dict[str, Any]]:
+    """Take the stream, look for a gap before anything is changed, set up what is missing, and say where to start."""
+    if not connection.take(config.slot):
+        raise SlotInUse(f"Replication slot {config.slot!r} is in use by another consumer.")
+    slot, publication = _read(config)
+    if slot is not None and slot.active_pid is not None:
+        raise SlotInUse(f"Replication slot {slot.name!r} is in use by another consumer (pid {slot.active_pid}).")
+    checkpoint = store.load()
+    gap = None if checkpoint is None else _find_gap(connection, checkpoint, slot, publication, set_up.tables())
+    if gap is not None and not accept_gap:
+        raise gap.error()
+    if is_first:
+        set_up.apply(() if checkpoint is None else published_tables(checkpoint))
+        if checkpoint is None or gap is not None:
+            set_up.ensure_slot(connection)
+        if slot is not None and (publication is None or (gap is not None and gap.kind is GapKind.PUBLICATION)):
+            set_up.move_slot()
+    return _position(config, store, connection, checkpoint, gap)
+
+
+def _position(
+    config: StreamConfig,
+    store: CheckpointStore,
+    connection: ReplicationConnection,
+    checkpoint: Checkpoint | None,
+    gap: Gap | None,
+) -> tuple[Position, dict[str, Any]]:
+    """Say where to start, and what that position belongs to."""
     system = connection.identify_system()
     slot, publication = _read(config)
-    checkpoint = store.load()
-    gap = None if checkpoint is None else _find_gap(connection, checkpoint, slot, publication, wanted_tables)
-    if gap is not None and not accept_gap:
-        raise gap
-    slot = _refuse_unusable(config, slot)
-    fingerprint = {} if publication is None else publication.fingerprint()
-    facts = facts_of(system.system_identifier, system.timeline, config.slot, fingerprint)
+    slot = _refuse_unusable(config, slot, system.database)
+    if publication is None:
+        raise ConfigurationError(f"There is no publication {config.publication!r}. Run walconsume without --no-setup.")
+    facts = facts_of(system.system_identifier, system.timeline, config.slot, publication.fingerprint())
     if checkpoint is None:
-        return _first_position(store, slot, facts)
-    if gap is not None:
-        return store.rebase(position_of(checkpoint), _position_of_slot(slot), str(gap), **facts)
-    if any(getattr(checkpoint, name) != value for name, value in facts.items()):
-        store.update_facts(**facts)
-    return position_of(checkpoint)
+        return _first_position(store, slot, facts), facts
+    position = position_of(checkpoint)
+    if gap is None:
+        return position, facts
+    # What of the log can still be read, is: only where the slot does not reach back to the position is it given up.
+    moved = position if gap.kind is GapKind.TABLE else _position_of_slot(slot)
+    return store.rebase(position, moved, gap.reason, to_lsn=system.flushed, **facts), facts
 
 
 def _first_position(store: CheckpointStore, slot: Slot, facts: dict[str, object]) -> Position:
@@ -161,29 +196,22 @@ def _find_gap(
     slot: Slot | None,
     publication: Publication | None,
     wanted_tables: Collection[str],
-) -> GapError | None:
+) -> Gap | None:
     system = connection.identify_system()
     history = connection.timeline_history(system.timeline) if system.timeline > 1 else {}
-    try:
-        refuse_gap(checkpoint, Situation(system, slot, publication, wanted_tables, history))
-    except GapError as gap:
-        return gap
-    return None
+    return find_gap(checkpoint, Situation(system, slot, publication, wanted_tables, history))
 
 
-def _refuse_unusable(config: StreamConfig, slot: Slot | None) -> Slot:
+def _refuse_unusable(config: StreamConfig, slot: Slot | None, database: str) -> Slot:
     if slot is None:
         raise ConfigurationError(
             f"There is no replication slot {config.slot!r}. Run walconsume without --no-setup, or have it created: "
             f"SELECT pg_create_logical_replication_slot('{config.slot}', 'pgoutput');"
         )
-    database = connections[config.database].settings_dict["NAME"]
     if slot.lost:
         raise GapError(
             f"Replication slot {slot.name!r} can't be read any more: the server invalidated it ({slot.lost})."
         )
-    if slot.active_pid is not None:
-        raise SlotInUse(f"Replication slot {slot.name!r} is in use by another consumer (pid {slot.active_pid}).")
     if slot.plugin != "pgoutput":
         raise ConfigurationError(
             f"Replication slot {slot.name!r} belongs to the plugin {slot.plugin or 'of physical replication'}, "

@@ -11,6 +11,8 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Final
 
@@ -32,10 +34,26 @@ class StopRequest:
         os.set_blocking(self._writing, False)
         self._old_handlers: dict[int, Any] = {}
         self._old_wakeup = -1
+        self._is_at_once = False
 
     def fileno(self) -> int:
         """Name the descriptor that becomes readable when a signal comes."""
         return self._reading
+
+    def drain(self) -> None:
+        """Take the wake-ups out of the descriptor: a signal that is none of ours wrote one too."""
+        with suppress(BlockingIOError):
+            while os.read(self._reading, 4096):
+                pass
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Let the first signal raise ``KeyboardInterrupt`` inside: there is no batch in hand that could be finished."""
+        self._is_at_once = True
+        try:
+            yield
+        finally:
+            self._is_at_once = False
 
     def request(self) -> None:
         """Ask for a graceful stop."""
@@ -60,4 +78,6 @@ class StopRequest:
         if self.requested:
             raise KeyboardInterrupt(f"second {signal.Signals(number).name}")
         self.requested = True
+        if self._is_at_once:
+            raise KeyboardInterrupt(signal.Signals(number).name)
         logger.info("%s: stopping after the batch in hand; once more to stop at once", signal.Signals(number).name)

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,7 +27,7 @@ from django_walsignals.delivery.backoff import Backoff
 from django_walsignals.delivery.careful import CarefulDelivery
 from django_walsignals.delivery.consumer import Consumer, Tally
 from django_walsignals.delivery.intake import OWN_PREFIX
-from django_walsignals.delivery.session import Session, durable_session, slot_is_free, temporary_session
+from django_walsignals.delivery.session import Session, SetUp, durable_session, slot_is_free, temporary_session
 from django_walsignals.delivery.shutdown import StopRequest
 from django_walsignals.exceptions import CheckpointMoved, ConnectionLost, SlotInUse
 from django_walsignals.protocol.lsn import LSN
@@ -56,14 +56,12 @@ _OUTAGES: Final = (ConnectionLost, CheckpointMoved, OperationalError, InterfaceE
 class Orders:
     """How to consume, and when to end by itself: at a position (or what is committed `NOW`), or after some changes.
 
-    ``wanted_tables`` names the tables that the stream is to bring, as ``schema.name``. A ``temporary`` consumer's
-    slot ends with it, and nothing is known of what it delivered.
+    Without ``set_up`` the consumer is temporary: its slot ends with it, and nothing is known of what it delivered.
     """
 
     until: LSN | str | None = None
     max_changes: int | None = None
-    wanted_tables: Collection[str] = ()
-    temporary: bool = False
+    set_up: SetUp | None = None
     accept_gap: bool = False
     stand_by: bool = True
 
@@ -116,7 +114,7 @@ class Supervisor:
                     raise
                 self._stand_by(exc)
             except _OUTAGES as exc:
-                if self._orders.temporary or not self._has_started:
+                if self._orders.set_up is None or not self._has_started:
                     raise
                 self._wait_out(exc)
             else:
@@ -128,7 +126,15 @@ class Supervisor:
 
     def _run_session(self) -> None:
         waiting.renew(self._aliases)
-        with self._open() as session:
+        opened = ExitStack()
+        try:
+            with self._stop.at_once():
+                session = opened.enter_context(self._open())
+        except KeyboardInterrupt:
+            if self._stop.requested:
+                return
+            raise
+        with opened:
             if not self._has_started:
                 self._tally.target = self._resolve_target()
             if self._failures:
@@ -138,10 +144,10 @@ class Supervisor:
             Consumer(self._config, session, self._delivery, self._stop, self._tally, clock=self._clock).run()
 
     def _open(self) -> AbstractContextManager[Session]:
-        if self._orders.temporary:
+        set_up, is_first = self._orders.set_up, not self._has_started
+        if set_up is None:
             return temporary_session(self._config)
-        accept_gap = self._orders.accept_gap and not self._has_started
-        return durable_session(self._config, self._orders.wanted_tables, accept_gap=accept_gap)
+        return durable_session(self._config, set_up, is_first=is_first, accept_gap=self._orders.accept_gap and is_first)
 
     def _stand_by(self, reason: SlotInUse) -> None:
         """Wait until nobody has the slot any more."""
@@ -171,11 +177,11 @@ class Supervisor:
         return self._tally.delivered > self._delivered_before or self._clock() - self._started_at >= SETTLED_AFTER
 
     def _pause(self, seconds: float) -> bool:
-        return waiting.pause(seconds, self._stop.fileno(), ())
+        return waiting.pause(seconds, self._stop, ())
 
     def _pause_at_work(self, seconds: float) -> bool:
         """Wait between two attempts of a receiver, and notice when a connection dies meanwhile."""
-        return waiting.pause(seconds, self._stop.fileno(), self._aliases)
+        return waiting.pause(seconds, self._stop, self._aliases)
 
     def _resolve_target(self) -> LSN | None:
         """Find where to end. For "now" that is the end of a transaction written for it, which the stream brings."""

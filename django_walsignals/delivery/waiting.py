@@ -10,23 +10,30 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from django.db import connections
 
+from django_walsignals.delivery.shutdown import StopRequest
 from django_walsignals.exceptions import ConfigurationError, ConnectionLost
+
+#: What a role may have set otherwise: psycopg loads dates and intervals in these styles only, the checkpoint's own among
+#: them, and a quiet stream would be an idle session.
+_PREPARE_SESSION: Final = "SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET idle_session_timeout = 0"
 
 
 class Waiter:
     """The sockets that a session waits on."""
 
-    def __init__(self, replication: int, wakeup: int, aliases: Iterable[str]) -> None:
-        """``wakeup`` is a file descriptor that becomes readable when a signal comes."""
+    def __init__(self, replication: int, stop: StopRequest, aliases: Iterable[str]) -> None:
+        """``replication`` is the file descriptor of the replication connection."""
         self._poll = select.poll()
         self._poll.register(replication, select.POLLIN)
-        self._poll.register(wakeup, select.POLLIN)
-        self._sessions = {session.fileno(): session for session in map(session_of, aliases)}
+        self._poll.register(stop.fileno(), select.POLLIN)
+        self._stop = stop
+        self._watched = {alias: session_of(alias) for alias in aliases}
+        self._sessions = {session.fileno(): session for session in self._watched.values()}
         for descriptor in self._sessions:
             self._poll.register(descriptor, select.POLLIN)
 
@@ -40,21 +47,32 @@ class Waiter:
         for descriptor, _ in self._poll.poll(seconds * 1000):
             if descriptor in self._sessions:
                 _refuse_dead(self._sessions[descriptor])
+        self._stop.drain()
+
+    def refuse_replaced(self) -> None:
+        """Raise `ConnectionLost` where an ORM connection is no longer the one that is watched."""
+        for alias, session in self._watched.items():
+            if connections[alias].connection is not session:
+                raise ConnectionLost(
+                    f"Something closed the consumer's connection to database {alias!r}: a receiver, or an on_commit hook."
+                )
 
 
-def pause(seconds: float, wakeup: int, aliases: Iterable[str]) -> bool:
-    """Wait for a time; False if a signal ended it. Raises `ConnectionLost` where one of the ORM's connections dies."""
+def pause(seconds: float, stop: StopRequest, aliases: Iterable[str]) -> bool:
+    """Wait for a time; False if somebody wants to stop. Raises `ConnectionLost` where an ORM connection dies."""
     sessions = {session.fileno(): session for session in map(session_of, aliases)}
     poll = select.poll()
-    for descriptor in (wakeup, *sessions):
+    for descriptor in (stop.fileno(), *sessions):
         poll.register(descriptor, select.POLLIN)
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
         for descriptor, _ in poll.poll(left * 1000):
-            if descriptor == wakeup:
-                return False
-            _refuse_dead(sessions[descriptor])
-    return True
+            if descriptor in sessions:
+                _refuse_dead(sessions[descriptor])
+        stop.drain()
+        if stop.requested:
+            return False
+    return not stop.requested
 
 
 def session_of(alias: str) -> psycopg.Connection[Any]:
@@ -80,6 +98,9 @@ def renew(aliases: Iterable[str]) -> None:
         if connection.connection is not None and not connection.is_usable():
             connection.close()
         connection.ensure_connection()
+        connection.close_at = None  # CONN_MAX_AGE is for requests: this one lives as long as the session
+        with connection.cursor() as cursor:
+            cursor.execute(_PREPARE_SESSION)
 
 
 def close_obsolete(kept: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ that lies between a slot's start and its publication's creation could never be d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from psycopg.sql import Composed
@@ -38,13 +38,24 @@ class Plan:
 
 
 def make_plan(
-    config: StreamConfig, facts: Sequence[TableFacts], publication: Publication | None, *, server_version: int
+    config: StreamConfig,
+    facts: Sequence[TableFacts],
+    publication: Publication | None,
+    known_tables: Collection[str] = (),
+    *,
+    server_version: int,
 ) -> Plan:
-    """Compare what should be with what is; raise `ConfigurationError` for what would break the application's writes."""
+    """Compare what should be with what is; raise `ConfigurationError` for what would break the application's writes.
+
+    A table that is in the publication and not wanted is taken out if it is among those known, as ``schema.name``: one
+    that somebody else put there is let be.
+    """
     usable = [fact for fact in facts if _is_usable(config, fact)]
     to_full = [fact for fact in usable if _should_be_full(config, fact)]
+    # A partition is as its root is: each is written to under both names.
+    blocked = {fact.model: fact for fact in to_full if fact.full_breaks_writes}
     for fact in usable:
-        _refuse_broken_writes(fact, will_be_full=fact in to_full)
+        _refuse_broken_writes(fact, will_be_full=fact in to_full and fact.model not in blocked)
     with_generated = server_version >= 180000
     tables = [fact.table for fact in usable if fact.is_root]
     steps = [
@@ -52,15 +63,14 @@ def make_plan(
         *(
             Step(commands.set_replica_identity_full(fact.table), f"set REPLICA IDENTITY FULL on {fact.table}")
             for fact in to_full
-            if not fact.full_breaks_writes
+            if fact.model not in blocked
         ),
-        *_table_steps(config, publication, tables, with_generated),
+        *_table_steps(config, publication, tables, known_tables, with_generated),
     ]
     remarks = [
         f"{fact.table} keeps its replica identity, so that old values are known of its key only: FULL would make the "
         f"application's UPDATE and DELETE fail, since {fact.full_breaks_writes}"
-        for fact in to_full
-        if fact.full_breaks_writes
+        for fact in blocked.values()
     ]
     return Plan(steps, remarks, tables)
 
@@ -84,8 +94,8 @@ def _refuse_broken_writes(fact: TableFacts, *, will_be_full: bool) -> None:
     if fact.replica_identity == "f" and fact.has_virtual_generated:
         reason = fact.full_breaks_writes
         advice = f"ALTER TABLE {fact.table} REPLICA IDENTITY DEFAULT"
-    elif not fact.has_identity and not (will_be_full and not fact.full_breaks_writes):
-        reason = fact.full_breaks_writes if will_be_full else "it has no replica identity"
+    elif not fact.has_identity and not will_be_full:
+        reason = "it has no replica identity"
         advice = f"give it a primary key, or ALTER TABLE {fact.table} REPLICA IDENTITY FULL"
     if reason:
         raise ConfigurationError(
@@ -106,7 +116,11 @@ def _option_steps(config: StreamConfig, publication: Publication | None, with_ge
 
 
 def _table_steps(
-    config: StreamConfig, publication: Publication | None, wanted: Sequence[commands.TableRef], with_generated: bool
+    config: StreamConfig,
+    publication: Publication | None,
+    wanted: Sequence[commands.TableRef],
+    known_tables: Collection[str],
+    with_generated: bool,
 ) -> Iterator[Step]:
     name = config.publication
     if publication is None:
@@ -120,7 +134,7 @@ def _table_steps(
     present = {table.table for table in publication.tables.values()}
     if added := [table for table in wanted if table not in present]:
         yield Step(commands.add_tables(name, added), f"added {_listed(added)} to publication {name}")
-    if dropped := sorted(present - {*wanted}):
+    if dropped := sorted(table for table in present - {*wanted} if str(table) in known_tables):
         yield Step(commands.drop_tables(name, dropped), f"took {_listed(dropped)} out of publication {name}")
 
 

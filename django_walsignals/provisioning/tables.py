@@ -17,27 +17,58 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django_walsignals.replication.commands import TableRef
 
 #: One row a table, and for a partitioned one a row for each of its partitions too, since each has an identity of its
-#: own. The parameters are the tables' names as a query would quote them, and our publication's name.
+#: own. The parameters are the tables' names as a query would quote them, and our publication's name. A table is
+#: published under its own name or under that of a partitioned table above it.
 _TABLES: Final = """
-    SELECT wanted.position, c.oid = wanted.root, n.nspname, c.relname, c.relkind, c.relpersistence, c.relreplident,
-           CASE c.relreplident
-               WHEN 'f' THEN true
-               WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
-               WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident)
-               ELSE false
-           END,
-           EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped AND a.attgenerated = 's'),
-           EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped AND a.attgenerated = 'v'),
-           ARRAY(SELECT p.pubname FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
-                 WHERE r.prrelid IN (c.oid, wanted.root) AND r.prattrs IS NOT NULL AND p.pubname <> %(publication)s),
-           ARRAY(SELECT p.pubname FROM pg_publication p
-                 WHERE p.pubname <> %(publication)s AND coalesce(to_jsonb(p) ->> 'pubgencols', 'n') = 'n'
-                 AND EXISTS (SELECT FROM pg_publication_tables t
-                             WHERE t.pubname = p.pubname AND t.schemaname = n.nspname AND t.tablename = c.relname))
-    FROM (SELECT position, to_regclass(name) AS root FROM unnest(%(names)s::text[]) WITH ORDINALITY AS t(name,
-    position)) wanted JOIN LATERAL (SELECT wanted.root AS relid UNION SELECT relid FROM
-    pg_partition_tree(wanted.root)) tree ON true JOIN pg_class c ON c.oid = tree.relid JOIN pg_namespace n ON n.oid =
-    c.relnamespace ORDER BY 1, 2 DESC, 3, 4
+    WITH wanted AS (
+        SELECT position, to_regclass(name) AS root
+        FROM unnest(%(names)s::text[]) WITH ORDINALITY AS t(name, position)
+    ), members AS (
+        SELECT position, root, root AS relid FROM wanted WHERE root IS NOT NULL
+        UNION
+        SELECT position, root, tree.relid FROM wanted, pg_partition_tree(root) tree
+    ), lines AS (
+        SELECT members.relid, members.relid AS ancestor FROM members
+        UNION
+        SELECT members.relid, above.relid FROM members, pg_partition_ancestors(members.relid) AS above(relid)
+    )
+    SELECT
+        members.position,
+        members.relid = members.root,
+        n.nspname,
+        c.relname,
+        c.relkind,
+        c.relpersistence,
+        c.relreplident,
+        CASE c.relreplident
+            WHEN 'f' THEN true
+            WHEN 'd' THEN EXISTS (
+                SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate)
+            WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident)
+            ELSE false
+        END,
+        EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped AND a.attgenerated = 's'),
+        EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped AND a.attgenerated = 'v'),
+        ARRAY(
+            SELECT DISTINCT p.pubname::text
+            FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+            WHERE r.prattrs IS NOT NULL
+            AND r.prrelid IN (SELECT ancestor FROM lines WHERE lines.relid = c.oid)
+        ),
+        ARRAY(
+            SELECT DISTINCT p.pubname::text
+            FROM pg_publication p
+            JOIN pg_publication_tables t ON t.pubname = p.pubname
+            JOIN pg_namespace tn ON tn.nspname = t.schemaname
+            JOIN pg_class tc ON tc.relname = t.tablename AND tc.relnamespace = tn.oid
+            WHERE p.pubname <> %(publication)s
+            AND coalesce(to_jsonb(p) ->> 'pubgencols', 'n') = 'n'
+            AND tc.oid IN (SELECT ancestor FROM lines WHERE lines.relid = c.oid)
+        )
+    FROM members
+    JOIN pg_class c ON c.oid = members.relid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    ORDER BY 1, 2 DESC, 3, 4
 """
 
 
@@ -54,7 +85,7 @@ class TableFacts:
     has_identity: bool
     has_stored_generated: bool
     has_virtual_generated: bool
-    column_lists_elsewhere: Sequence[str]
+    column_lists: Sequence[str]
     without_generated_elsewhere: Sequence[str]
 
     @property
@@ -69,8 +100,8 @@ class TableFacts:
         """Why UPDATE and DELETE would fail under REPLICA IDENTITY FULL; empty if they would not."""
         if self.has_virtual_generated:
             return "it has a virtual generated column, which no publication can hold"
-        if self.column_lists_elsewhere:
-            return f"publication {', '.join(self.column_lists_elsewhere)} has a column list for it"
+        if self.column_lists:
+            return f"publication {', '.join(self.column_lists)} has a column list for it"
         if self.has_stored_generated and self.without_generated_elsewhere:
             return f"publication {', '.join(self.without_generated_elsewhere)} leaves out its generated column"
         return ""

@@ -31,12 +31,11 @@ class Cursor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What matters here of a server and of the role that we are on it; ``version`` is as 180004."""
+    """What matters here of a server; ``version`` is as 180004."""
 
     version: int
     wal_level: str
     in_recovery: bool
-    may_replicate: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +79,7 @@ class Publication:
         return {"oid": self.oid, "tables": members}
 
 
-_SERVER: Final = """
-    SELECT current_setting('server_version_num')::int, current_setting('wal_level'), pg_is_in_recovery(),
-           rolsuper OR rolreplication OR EXISTS (
-               SELECT FROM pg_roles managed
-               WHERE managed.rolname = 'rds_replication' AND pg_has_role(session_user, managed.oid, 'MEMBER'))
-    FROM pg_roles WHERE rolname = session_user
-"""
+_SERVER: Final = "SELECT current_setting('server_version_num')::int, current_setting('wal_level'), pg_is_in_recovery()"
 
 _SLOT: Final = """
     SELECT slot_name, coalesce(plugin, ''), coalesce(database, ''), active_pid, confirmed_flush_lsn::text,
@@ -108,7 +101,7 @@ _PUBLISHED: Final = """
 
 
 def read_server(cursor: Cursor) -> Server:
-    """Read what the server is, and whether our role may replicate."""
+    """Read what the server is."""
     cursor.execute(_SERVER)
     return Server(*cursor.fetchone())
 

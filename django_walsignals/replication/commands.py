@@ -17,11 +17,13 @@ from django_walsignals.protocol.lsn import LSN
 
 IDENTIFY_SYSTEM: Final = SQL("IDENTIFY_SYSTEM")
 
-#: What the text of values depends on. Set in the session: a role's settings, the connection's options and libpq's
-#: environment (PGDATESTYLE, PGTZ, PGCLIENTENCODING) say it differently, and each beats another; SET beats them all.
+#: What the text of values depends on, and time-outs. Set in the session: a role's settings, the connection's options and
+#: libpq's environment (PGDATESTYLE, PGTZ, PGCLIENTENCODING) say it differently, and each beats another; SET beats them all.
 PIN_SESSION: Final = SQL(
     "SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET extra_float_digits = 3; SET bytea_output = 'hex'; "
-    "SET timezone = 'UTC'; SET client_encoding = 'UTF8'"
+    "SET timezone = 'UTC'; SET client_encoding = 'UTF8'; "
+    # Making a slot waits for other transactions, however long they take; an idle stream is no idle session.
+    "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0"
 )
 
 #: In milliseconds.
@@ -116,14 +118,24 @@ def set_replica_identity_full(table: TableRef) -> Composed:
 
 
 def create_slot(slot: str, *, failover: bool) -> Composed:
-    """Create a permanent slot; waits until all transactions open now have ended.
+    """Create a permanent slot that exports no snapshot; waits until all transactions open now have ended.
 
     With ``failover``, which PostgreSQL 17 and later know, standbys that synchronise slots keep a copy of it.
     """
-    options = SQL(", failover => true") if failover else SQL("")
-    return SQL("SELECT lsn FROM pg_create_logical_replication_slot({slot}, 'pgoutput'{options})").format(
-        slot=Literal(slot), options=options
+    options = "SNAPSHOT 'nothing', FAILOVER" if failover else "SNAPSHOT 'nothing'"
+    return SQL(f"CREATE_REPLICATION_SLOT {{slot}} LOGICAL pgoutput ({options})").format(slot=Identifier(slot))
+
+
+def take(slot: str) -> Composed:
+    """Try to take the advisory lock of a stream, which is named after its slot."""
+    return SQL("SELECT pg_try_advisory_lock(hashtext('django_walsignals'), hashtext({slot})) AS taken").format(
+        slot=Literal(slot)
     )
+
+
+def move_slot(slot: str) -> Composed:
+    """Move a slot to the end of the log."""
+    return SQL("SELECT pg_replication_slot_advance({slot}, pg_current_wal_flush_lsn())").format(slot=Literal(slot))
 
 
 def drop_slot(slot: str) -> Composed:
@@ -132,4 +144,6 @@ def drop_slot(slot: str) -> Composed:
 
 
 def _list(tables: Iterable[TableRef]) -> Composed:
-    return SQL(", ").join(table.identifier for table in tables)
+    # ONLY: a table that inherits from another is somebody else's model, or nobody's. A partitioned table brings its
+    # partitions all the same.
+    return SQL(", ").join(SQL("ONLY {}").format(table.identifier) for table in tables)

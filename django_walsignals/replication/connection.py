@@ -92,6 +92,18 @@ class ReplicationConnection:
         names = {quoted or plain.lower() for quoted, plain in _STANDBY_NAME.findall(row["standbys"])}
         return not names.isdisjoint({"*", row["own"], row["own"].lower()})
 
+    def take(self, slot: str) -> bool:
+        """Lock a stream for as long as this connection lives; False where another consumer has it.
+
+        The slot itself admits one consumer only, but not before it streams; this lock also keeps two from setting up.
+        """
+        return bool(self.query(commands.take(slot), "lock the stream")["taken"])
+
+    def create_slot(self, slot: str, *, failover: bool) -> LSN:
+        """Create a permanent slot; waits until all transactions that are open now have ended."""
+        row = self.query(commands.create_slot(slot, failover=failover), f"create the replication slot {slot}")
+        return LSN.parse(row["consistent_point"])
+
     def create_temporary_slot(self, slot: str) -> LSN:
         """Create a slot that lives as long as this connection; return where it starts."""
         row = self.query(commands.create_temporary_slot(slot), f"create the temporary slot {slot}")
@@ -189,5 +201,6 @@ class ReplicationConnection:
             detail = diagnostic.message_detail or ""
             self._skipped = (
                 f"The server skips changes: {diagnostic.message_primary}. {detail} "
-                "The publication was dropped, or made after these changes; they can't be read through it."
+                "The publication was dropped, or made after these changes; they can't be read through it. To go on "
+                "without them, run: manage.py walconsume --accept-gap"
             )

@@ -32,7 +32,10 @@ _BY_SQLSTATE: Final[dict[str, tuple[type[ReplicationError | ConfigurationError |
     "55006": (SlotInUse, "Another consumer holds it: stop that one, or wait."),
     "42704": (
         GapError,
-        "The slot or publication is gone, and with it what it would have brought. Nothing was created in its place.",
+        (
+            "The slot or publication is gone, and with it what it would have brought. Nothing was created in its place: "
+            "to go on without that, run manage.py walconsume --accept-gap"
+        ),
     ),
     "42501": (PrivilegeError, _REPLICATION_GRANT),
     "53400": (

@@ -343,15 +343,16 @@ class Measurement(OnDemand):
         db_table = "binding_measurement"
 
 
-class Evolving(OnDemand):
-    """A table that changes under the model, or a model that changes over its table."""
+class January(OnDemand):
+    """One partition of it."""
 
-    id = models.BigAutoField(primary_key=True)
-    name = models.TextField(default="")
-    amount = models.IntegerField(default=0, null=True)
+    pk = models.CompositePrimaryKey("day", "number")
+    day = models.DateField()
+    number = models.IntegerField()
+    text = models.TextField(null=True)
 
     class Meta(OnDemand.Meta):
-        db_table = "binding_evolving"
+        db_table = "binding_measurement_1"
 
 
 class Counted(OnDemand):

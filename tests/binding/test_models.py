@@ -12,9 +12,7 @@ from django.contrib.auth.models import Group
 from django.db import connection
 
 from django_walsignals.changes import UNKNOWN, FieldDiff
-from django_walsignals.conf import get_stream
-from django_walsignals.delivery.consumer import NOW, Consumer, Limits
-from django_walsignals.delivery.shutdown import StopRequest
+from django_walsignals.delivery.routing import Route, Router
 from django_walsignals.signals import post_wal_change
 from tests.binding import models as m
 from tests.binding.comparing import assert_as_orm
@@ -205,6 +203,19 @@ def test_a_long_value_in_a_partition_that_came_later_is_unknown_and_not_null(
     assert moved.unknown_fields == moved.instance.get_deferred_fields() == {"text"}
 
 
+def test_a_partition_with_a_model_of_its_own_is_that_models_where_it_is_published_alone(
+    stream: Stream, undo: Callable[[str], None]
+) -> None:
+    run_sql(PARTITIONED)
+    undo("DROP TABLE binding_measurement CASCADE")
+    stream.listen(m.January)
+    stream.set_up()
+    run_sql("INSERT INTO binding_measurement VALUES ('2024-01-05', 1, 'a'), ('2024-02-05', 2, 'b')")
+    change = stream.one()
+    assert change.model is m.January and change.table.name == "binding_measurement_1"
+    assert_as_orm(change.instance, m.January.objects.get())
+
+
 def test_a_table_that_is_renamed_while_streaming_stays_its_models(stream: Stream, tables: MakeTables) -> None:
     tables(m.Tag)
     names = []
@@ -244,8 +255,19 @@ def test_changes_from_before_a_rename_are_its_models_after_a_restart(
 
 
 def test_a_table_without_a_model_is_named_once_and_its_rows_are_counted(
-    stream: Stream, tables: MakeTables, undo: Callable[[str], None], caplog: pytest.LogCaptureFixture
+    stream: Stream,
+    tables: MakeTables,
+    undo: Callable[[str], None],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    routers = set()
+
+    def count(router: Router, route: Route, count: Callable[..., None] = Router.count_unmapped) -> None:
+        routers.add(router)
+        count(router, route)
+
+    monkeypatch.setattr(Router, "count_unmapped", count)
     tables(m.Tag)
     stream.listen(m.Tag)
     stream.set_up()
@@ -255,11 +277,11 @@ def test_a_table_without_a_model_is_named_once_and_its_rows_are_counted(
     run_sql('INSERT INTO "No model" SELECT FROM generate_series(1, 5)')
     m.Tag.objects.create(name="x")
     run_sql('UPDATE "No model" SET id = -id; TRUNCATE "No model"')
-    with caplog.at_level(logging.INFO, "django_walsignals"), StopRequest() as stop:
-        consumer = Consumer(get_stream(), stop, limits=Limits(NOW))
-        consumer.run()
-    assert [change.model for change in stream.changes] == [m.Tag]
-    assert consumer._router.unmapped == {"public.No model": 11}, "five inserts, five updates, one TRUNCATE"
+    with caplog.at_level(logging.INFO):
+        changes = stream.consume(no_setup=True, verbosity=2)
+    assert [change.model for change in changes] == [m.Tag]
+    counted = [router.unmapped for router in routers]
+    assert counted == [{"public.No model": 11}], "five inserts, five updates, one TRUNCATE"
     said = [record.getMessage() for record in caplog.records if "No model" in record.getMessage()]
     assert len(said) == 1 and "public.No model" in said[0]
 

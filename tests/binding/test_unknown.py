@@ -14,11 +14,9 @@ from collections.abc import Callable
 import django
 import pytest
 from django.core.management import CommandError
+from django.db import DatabaseError
 
 from django_walsignals.changes import UNKNOWN, FieldDiff, WalChange
-from django_walsignals.conf import get_stream
-from django_walsignals.delivery.consumer import NOW, Consumer, Limits
-from django_walsignals.delivery.shutdown import StopRequest
 from tests.binding import models as m
 from tests.binding.comparing import assert_as_orm
 from tests.binding.conftest import MakeTables, run_sql
@@ -206,18 +204,19 @@ def test_full_is_set_where_nothing_says_otherwise_and_cures_a_table_without_iden
     assert stream.consume()[1].diff == {"other": FieldDiff(1, 2)}
 
 
-def test_nothing_with_inserts_only_brings_whole_rows(identity: Keep) -> None:
-    """A publication made by hand, of a table whose rows are only ever added; set-up is told to leave it alone."""
+def test_rows_that_were_added_under_nothing_are_whole(identity: Keep) -> None:
+    """Without an identity a published table takes inserts, and nothing else."""
     stream = identity("FULL")
-    run_sql(f'ALTER PUBLICATION "Pub ""{stream.name}""" SET (publish = \'insert\')')
     run_sql("ALTER TABLE binding_identity REPLICA IDENTITY NOTHING")
     row = make_row()
-    m.Keyless.objects.update(other=2)
-    m.Keyless.objects.all().delete()
-    with StopRequest() as stop:
-        Consumer(get_stream(), stop, limits=Limits(NOW)).run()
-    assert [(change.operation, change.pk) for change in stream.changes] == [("insert", row.pk)]
-    assert unknown_of(stream.changes[0]) == set() and stream.changes[0].instance.big == LONG
+    with pytest.raises(DatabaseError, match="does not have a replica identity"):
+        m.Keyless.objects.update(other=2)
+    run_sql("ALTER TABLE binding_identity REPLICA IDENTITY FULL")
+    m.Keyless.objects.update(other=3)
+    inserted, updated = stream.consume()
+    assert (inserted.operation, inserted.pk) == ("insert", row.pk)
+    assert unknown_of(inserted) == set() and inserted.instance.big == LONG
+    assert updated.diff == {"other": FieldDiff(1, 3)}
 
 
 def test_an_identity_that_changes_while_streaming_holds_from_there_on(identity: Keep) -> None:
@@ -290,3 +289,13 @@ def test_an_excluded_field_is_unknown_and_in_no_diff(stream: Stream, tables: Mak
     for change in changes:
         assert unknown_of(change) == {"code"}
         assert "code" not in change.diff and "code" not in change.changed_fields
+
+
+def test_an_excluded_field_is_unknown_beside_those_that_the_row_does_not_hold(identity: Keep) -> None:
+    stream = identity("DEFAULT")
+    stream.configure(REPLICA_IDENTITY="keep", EXCLUDE={"testapp.Keyless": ["code"]})
+    row = make_row(None)
+    m.Keyless.objects.all().delete()
+    _, deleted = stream.consume()
+    assert unknown_of(deleted) == {"code", "other", "big"}
+    assert deleted.pk == row.pk and "code" not in deleted.diff

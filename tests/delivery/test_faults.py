@@ -1,16 +1,12 @@
-"""What happens to the server and to the stream when one of them goes away, on servers of the tests' own."""
-
-import time
-from collections.abc import Iterator
-from typing import Any
+"""What happens to the server and to the stream when one of them goes away: the consumer waits it out and goes on."""
 
 import psycopg
 import pytest
 
-from example_project.postgres import PostgresCluster
-from tests import server
 from tests.conftest import MakeCluster
-from tests.processes import ManagedProcess, database_dsn, run_manage
+from tests.faults.private import Private, wait_for_sessions
+from tests.ledger.models import Effect
+from tests.processes import database_dsn
 from tests.streams import Stream
 from tests.testapp.models import Note
 from tests.waiting import wait_until
@@ -18,38 +14,10 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.integration
 
 
-class Private:
-    """A migrated server of its own, and consumers on it."""
-
-    def __init__(self, cluster: PostgresCluster, stream: Stream) -> None:
-        self.cluster = cluster
-        self._stream = stream
-        run_manage("migrate", "--run-syncdb", **self.env).succeed()
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {server.DSN: self.cluster.dsn()}
-
-    def execute(self, sql: str) -> Any:
-        with psycopg.connect(self.cluster.dsn(), autocommit=True) as session:
-            cursor = session.execute(sql)
-            return cursor.fetchall() if cursor.description else None
-
-    def consumer(self, *arguments: str, **env: str) -> ManagedProcess:
-        return self._stream.process(*arguments, **self.env, **env)
-
-
 @pytest.fixture
-def private(make_cluster: MakeCluster, stream: Stream) -> Iterator[Private]:
+def private(make_cluster: MakeCluster, stream: Stream) -> Private:
     stream.configure(MODELS=["testapp.Note"])
     return Private(make_cluster(), stream)
-
-
-def stop_seconds(private: Private) -> float:
-    """Stop the server fast, and say how long it took."""
-    start = time.monotonic()
-    private.cluster.stop("fast")
-    return time.monotonic() - start
 
 
 def test_fast_shutdown_is_not_held_up_by_an_idle_consumer(private: Private) -> None:
@@ -58,20 +26,24 @@ def test_fast_shutdown_is_not_held_up_by_an_idle_consumer(private: Private) -> N
         private.execute(
             "CREATE TABLE other AS SELECT generate_series(1, 10000)"
         )  # a position that is not confirmed yet
-        assert stop_seconds(private) < 5
-        assert consumer.wait() == 1
+        assert private.stop_seconds() < 5
+        consumer.wait_for_stderr("Outage")
+        private.cluster.start()
+        private.write(10)
+        private.wait_for_effects(10, consumer)
+        assert consumer.terminate() == 0
     assert "Traceback" not in consumer.stderr.text
+    assert consumer.stderr.text.count("Outage") == 1, "an outage is said once"
 
 
 def test_fast_shutdown_is_not_held_up_by_a_receiver_at_work(private: Private) -> None:
     with private.consumer(EFFECTS_SECONDS_EACH="600", EFFECTS_SAY="1") as consumer:
         consumer.wait_for_stdout("streaming")
-        private.execute("INSERT INTO testapp_note (text) VALUES ('slow')")
+        private.write(1, "slow")
         consumer.wait_for_stdout("effect of slow")
-        assert stop_seconds(private) < 5
+        assert private.stop_seconds() < 5
     private.cluster.start()
-    with private.consumer("--until-lsn", "now") as again:
-        again.succeed()
+    private.consumer("--until-lsn", "now").succeed()
     assert private.execute("SELECT text FROM ledger_effect") == [("slow",)]
 
 
@@ -79,14 +51,13 @@ def test_crash_of_the_server_loses_and_repeats_nothing(private: Private) -> None
     with private.consumer() as consumer:
         consumer.wait_for_stdout("streaming")
         private.execute("INSERT INTO testapp_note (text) SELECT n::text FROM generate_series(1, 1000) n")
-        wait_until(lambda: private.execute("SELECT count(*) FROM ledger_effect") == [(1000,)])
+        private.wait_for_effects(1000, consumer)
         private.cluster.stop("immediate")
-        assert consumer.wait() == 1
-    private.cluster.start()
-    private.execute("INSERT INTO testapp_note (text) SELECT n::text FROM generate_series(1, 1000) n")
-    with private.consumer("--until-lsn", "now") as again:
-        again.succeed()
-    assert private.execute("SELECT count(*), count(DISTINCT change_id) FROM ledger_effect") == [(2000, 2000)]
+        consumer.wait_for_stderr("Outage")
+        private.cluster.start()
+        private.execute("INSERT INTO testapp_note (text) SELECT n::text FROM generate_series(1, 1000) n")
+        private.wait_for_effects(2000, consumer)
+        assert consumer.terminate() == 0
 
 
 def test_server_that_would_wait_for_us_is_let_go_of(private: Private) -> None:
@@ -100,27 +71,33 @@ def test_server_that_would_wait_for_us_is_let_go_of(private: Private) -> None:
     assert "synchronous_standby_names names this consumer" in consumer.stderr.text
 
 
-def test_walsender_that_is_terminated_ends_the_consumer_and_nothing_is_lost(stream: Stream) -> None:
+def test_walsender_that_is_terminated_is_replaced_and_nothing_is_lost(stream: Stream) -> None:
     stream.listen(Note)
     with stream.process() as consumer:
         consumer.wait_for_stdout("streaming")
         terminate = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s"
         with psycopg.connect(database_dsn(), autocommit=True) as session:
             session.execute(terminate, [stream.name])
-        assert consumer.wait() == 1
+        wait_for_sessions(consumer, 2)
+        Note.objects.create(text="after")
+        wait_until(Effect.objects.exists)
+        assert consumer.terminate() == 0
     assert "terminating connection due to administrator command" in consumer.stderr.text
-    Note.objects.create(text="after")
-    assert [change.instance.text for change in stream.consume()] == ["after"]
+    assert Effect.objects.get().text == "after"
 
 
-def test_database_connection_that_is_terminated_while_idle_ends_the_consumer(stream: Stream) -> None:
+def test_database_connection_that_is_terminated_while_idle_is_replaced(stream: Stream) -> None:
     with stream.process(PGAPPNAME=stream.name) as consumer:
         consumer.wait_for_stdout("streaming")
         terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
         with psycopg.connect(database_dsn(), autocommit=True) as session:
             assert session.execute(terminate, [stream.name]).fetchall() == [(True,)]
-        assert consumer.wait() == 1
+        wait_for_sessions(consumer, 2)
+        Note.objects.create(text="after")
+        wait_until(Effect.objects.exists)
+        assert consumer.terminate() == 0
     assert "database connection has died" in consumer.stderr.text
+    assert Effect.objects.get().text == "after"
 
 
 def test_publication_dropped_while_streaming_stops_the_stream(stream: Stream) -> None:

@@ -37,21 +37,25 @@ TEXT = {
         """CREATE_REPLICATION_SLOT "S""x" TEMPORARY LOGICAL pgoutput (SNAPSHOT 'nothing')""",
     ),
     "create a slot": (
-        commands.create_slot("it's"),
-        "SELECT lsn FROM pg_create_logical_replication_slot('it''s', 'pgoutput')",
+        commands.create_slot('S"x', failover=False),
+        """CREATE_REPLICATION_SLOT "S""x" LOGICAL pgoutput (SNAPSHOT 'nothing')""",
+    ),
+    "create a slot that standbys copy": (
+        commands.create_slot("s", failover=True),
+        """CREATE_REPLICATION_SLOT "s" LOGICAL pgoutput (SNAPSHOT 'nothing', FAILOVER)""",
     ),
     "drop a slot": (commands.drop_slot("it's"), "SELECT pg_drop_replication_slot('it''s')"),
     "create a publication": (
         commands.create_publication('P"ub', [ORDERS, ODD], generated_columns=False),
         (
-            'CREATE PUBLICATION "P""ub" FOR TABLE "shop"."order", "Sch""ema"."Ta ble\'s" WITH '
+            'CREATE PUBLICATION "P""ub" FOR TABLE ONLY "shop"."order", ONLY "Sch""ema"."Ta ble\'s" WITH '
             "(publish = 'insert, update, delete, truncate', publish_via_partition_root = true)"
         ),
     ),
     "create a publication with generated columns": (
         commands.create_publication("p", [ORDERS], generated_columns=True),
         (
-            'CREATE PUBLICATION "p" FOR TABLE "shop"."order" WITH (publish = \'insert, update, delete, truncate\', '
+            'CREATE PUBLICATION "p" FOR TABLE ONLY "shop"."order" WITH (publish = \'insert, update, delete, truncate\', '
             "publish_via_partition_root = true, publish_generated_columns = stored)"
         ),
     ),
@@ -64,11 +68,11 @@ TEXT = {
     ),
     "add tables": (
         commands.add_tables('P"ub', [ORDERS, ODD]),
-        'ALTER PUBLICATION "P""ub" ADD TABLE "shop"."order", "Sch""ema"."Ta ble\'s"',
+        'ALTER PUBLICATION "P""ub" ADD TABLE ONLY "shop"."order", ONLY "Sch""ema"."Ta ble\'s"',
     ),
     "take tables out": (
         commands.drop_tables('P"ub', [ODD]),
-        'ALTER PUBLICATION "P""ub" DROP TABLE "Sch""ema"."Ta ble\'s"',
+        'ALTER PUBLICATION "P""ub" DROP TABLE ONLY "Sch""ema"."Ta ble\'s"',
     ),
     "drop a publication": (commands.drop_publication('P"ub'), 'DROP PUBLICATION IF EXISTS "P""ub"'),
     "set an identity": (
@@ -165,14 +169,14 @@ class TestAgainstServer:
             session.execute(f"DROP SCHEMA {quoted[0].split('.')[0]} CASCADE")
         assert read_publication(session.cursor(), publication) is None
 
-    def test_a_slot_is_made_found_and_dropped(self, session: psycopg.Connection, source: Source) -> None:
+    def test_a_slot_is_made_found_and_dropped(self, session: psycopg.Connection, source: Source, connect: Open) -> None:
         name = f"{source.name}_2"
-        created = session.execute(commands.create_slot(name)).fetchone()
+        created = connect().query(commands.create_slot(name, failover=False), "create a slot")
         found = read_slot(session.cursor(), name)
-        assert found is not None and created is not None
+        assert found is not None
         assert (found.name, found.plugin, found.active_pid, found.lost) == (name, "pgoutput", None, "")
         assert found.database == session.info.dbname
-        assert found.confirmed_flush == LSN.parse(created[0])
+        assert found.confirmed_flush == LSN.parse(created["consistent_point"])
         session.execute(commands.drop_slot(name))
         assert read_slot(session.cursor(), name) is None
 

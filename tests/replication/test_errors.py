@@ -53,8 +53,8 @@ BY_TEXT = {
     'FATAL:  database "d" does not exist': (ConfigurationError, "Check DATABASES"),
     "FATAL:  unsupported startup parameter: replication": (ConfigurationError, "That is PgBouncer"),
     "FATAL:  number of requested standby connections exceeds max_wal_senders (currently 0)": (
-        ConfigurationError,
-        "Raise max_wal_senders",
+        ConnectionLost,
+        "Where it stays so, raise max_wal_senders",
     ),
     "FATAL:  the database system is starting up": (ConnectionLost, ""),
     "FATAL:  the database system is in recovery mode": (ConnectionLost, ""),
@@ -217,7 +217,7 @@ class TestStrictServer:
 
     def test_no_walsender_left(self, strict: PostgresCluster, connect: Open) -> None:
         connect(strict.dsn()).identify_system()
-        with pytest.raises(ConfigurationError, match="Raise max_wal_senders"):
+        with pytest.raises(ConnectionLost, match="raise max_wal_senders"):
             connect(strict.dsn())
 
     def test_no_slot_left(self, strict: PostgresCluster, connect: Open) -> None:

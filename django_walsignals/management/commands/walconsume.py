@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
+import secrets
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import OperationalError, connections
+from django.db import DatabaseError, OperationalError, connections
 from django.utils.autoreload import run_with_reloader
 
 from django_walsignals.conf import DEFAULT_STREAM, StreamConfig, get_stream
-from django_walsignals.delivery.checkpoint import CheckpointStore
-from django_walsignals.delivery.session import examine
 from django_walsignals.delivery.shutdown import StopRequest
 from django_walsignals.delivery.supervisor import NOW, Orders, Supervisor
 from django_walsignals.exceptions import ConfigurationError, WalSignalsError
@@ -47,7 +46,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--temporary",
             action="store_true",
-            help="leave nothing behind: a slot and a publication that go with this process, from now on, no checkpoint",
+            help="from now on, on a slot and a publication that go when this ends; no checkpoint (a publication *_tmp_* "
+            "stays behind where the process is killed)",
         )
         parser.add_argument(
             "--accept-gap", action="store_true", help="where changes are missing, go on from what there still is"
@@ -60,6 +60,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, stream: str, reload: bool, verbosity: int, **options: Any) -> None:
         """Run, here or under Django's reloader."""
         _set_up_logging(verbosity)
+        options = {**options, **_parsed(options)}
         if not reload:
             self._run(stream, **options)
         elif settings.DEBUG:
@@ -80,10 +81,12 @@ class Command(BaseCommand):
                 self._consume(get_stream(stream), stop, **options)
         except WalSignalsError as exc:
             raise CommandError(str(exc), returncode=exc.exit_code) from exc
-        except OperationalError as exc:
-            raise CommandError(f"The database can't be reached: {' '.join(str(exc).split())}") from exc
+        except DatabaseError as exc:
+            text = " ".join(str(exc).split())
+            unreachable = isinstance(exc, OperationalError) and getattr(exc.__cause__, "sqlstate", None) is None
+            raise CommandError(f"The database {'is out of reach' if unreachable else 'refused'}: {text}") from exc
         except KeyboardInterrupt as exc:
-            raise CommandError("Stopped at once; the batch in hand was rolled back and will come again.") from exc
+            raise CommandError("Stopped at once; the batch in hand comes again, unless it was just committed.") from exc
 
     def _consume(
         self,
@@ -98,15 +101,15 @@ class Command(BaseCommand):
         max_changes: int | None,
         **_: Any,
     ) -> None:
-        server = self._require(config, temporary=temporary)
-        orders = Orders(until_lsn, max_changes, temporary=temporary, accept_gap=accept_gap, stand_by=not no_wait)
+        server = _require(config, temporary=temporary)
+        orders = Orders(until_lsn, max_changes, accept_gap=accept_gap, stand_by=not no_wait)
         if temporary:
-            config = replace(config, publication=f"{config.publication[:40]}_tmp_{os.getpid()}")
+            config = replace(config, publication=f"{config.publication[:40]}_tmp_{secrets.token_hex(6)}")
             with setup.temporary_publication(config, server):
                 self._supervise(config, stop, orders)
         else:
-            tables = self._set_up(config, server, no_setup=no_setup, accept_gap=accept_gap)
-            self._supervise(config, stop, replace(orders, wanted_tables=tables))
+            set_up = setup.StreamSetUp(config, server, self._report, may_change=not no_setup)
+            self._supervise(config, stop, replace(orders, set_up=set_up))
 
     def _supervise(self, config: StreamConfig, stop: StopRequest, orders: Orders) -> None:
         supervisor = Supervisor(config, stop, orders, report=self._report)
@@ -114,34 +117,24 @@ class Command(BaseCommand):
         dead = f", {supervisor.dead_letters} dead letters" if supervisor.dead_letters else ""
         self._report(f"stopped: {supervisor.delivered} delivered{dead}")
 
-    def _require(self, config: StreamConfig, *, temporary: bool) -> Server:
-        connection = connections[config.database]
-        if connection.vendor != "postgresql":
-            raise ConfigurationError(
-                f"Database {config.database!r} is {connection.vendor}; only PostgreSQL has a WAL that can be read."
-            )
-        server = setup.require_server(connection)
-        if not temporary:
-            _require_migrations(config)
-        return server
-
-    def _set_up(self, config: StreamConfig, server: Server, *, no_setup: bool, accept_gap: bool) -> list[str]:
-        """Look for a gap before anything is changed; then create what is missing. Return the tables' names."""
-        plan = setup.plan_setup(config, server)
-        tables = [str(table) for table in plan.tables]
-        if not accept_gap:
-            examine(config, tables)
-        if not no_setup:
-            setup.apply_plan(config, plan, self._report)
-            if accept_gap:
-                setup.drop_lost_slot(config, self._report)
-            if accept_gap or CheckpointStore(config.alias, config.checkpoint_database).load() is None:
-                setup.ensure_slot(config, server, self._report)
-        return tables
-
     def _report(self, line: str) -> None:
         self.stdout.write(line)
         self.stdout.flush()
+
+
+def _parsed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the options once more: ``call_command`` hands over what it was given, without parsing it."""
+    until, most = options["until_lsn"], options["max_changes"]
+    try:
+        parsed = {
+            "until_lsn": until if until is None or isinstance(until, LSN) else _position(str(until)),
+            "max_changes": most if most is None else _count(str(most)),
+        }
+    except argparse.ArgumentTypeError as exc:
+        raise CommandError(str(exc), returncode=2) from exc
+    if options["temporary"] and (options["accept_gap"] or options["no_setup"]):
+        raise CommandError("--temporary goes with neither --accept-gap nor --no-setup.", returncode=2)
+    return parsed
 
 
 def _position(text: str) -> LSN | str:
@@ -161,6 +154,20 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _require(config: StreamConfig, *, temporary: bool) -> Server:
+    """Refuse what can't work, before anything is changed."""
+    for alias in (config.database, config.checkpoint_database):
+        vendor = connections[alias].vendor
+        if vendor != "postgresql":
+            raise ConfigurationError(
+                f"Database {alias!r} is {vendor}. Only PostgreSQL has a WAL to read, and a checkpoint that commits with it."
+            )
+    server = setup.require_server(connections[config.database])
+    if not temporary:
+        _require_migrations(config)
+    return server
+
+
 def _require_migrations(config: StreamConfig) -> None:
     table = Checkpoint._meta.db_table
     if table not in connections[config.checkpoint_database].introspection.table_names():
@@ -170,8 +177,8 @@ def _require_migrations(config: StreamConfig) -> None:
 def _set_up_logging(verbosity: int) -> None:
     """Log to stderr at the verbosity asked for, unless the project has set up these loggers itself."""
     logger = logging.getLogger("django_walsignals")
-    logger.setLevel(_LEVELS.get(verbosity, logging.DEBUG))
     if not logger.hasHandlers():
+        logger.setLevel(_LEVELS.get(verbosity, logging.DEBUG))
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger.addHandler(handler)
