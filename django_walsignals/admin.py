@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.actions import delete_selected
 from django.contrib.admin.options import ModelAdmin
 from django.db import router, transaction
 from django.db.models import QuerySet
@@ -67,7 +68,7 @@ class DeadLetterAdmin(DeadLetterModelAdmin):
     )
     list_filter = ("stream", "kind", "operation", "model", "receiver", "last_failed_at")
     search_fields = ("=change_id", "=pk_text", "model", "receiver", "error")
-    actions = ("replay_selected",)
+    actions = ("replay_selected", "delete_selected")
     show_full_result_count = False
     fields = (
         ("stream", "change_id"),
@@ -127,13 +128,10 @@ class DeadLetterAdmin(DeadLetterModelAdmin):
         if replayed:
             self.message_user(request, _("%d replayed.") % replayed, messages.SUCCESS)
 
-    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
-        """Call the deletion, with Django's page that asks, what it is."""
-        actions: dict[str, Any] = super().get_actions(request)
-        if "delete_selected" in actions:
-            function, name, _description = actions["delete_selected"]
-            actions["delete_selected"] = function, name, _("Discard selected dead letters")
-        return actions
+    @admin.action(description=_("Discard selected dead letters"), permissions=["delete"])
+    def delete_selected(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponse | None:
+        """Call the deletion, with Django's page that asks, what it is; its own action of this name gives way."""
+        return delete_selected(self, request, queryset)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[list[Any], dict[Any, int], set[Any], Any]:
         """List what is discarded: nothing depends on a letter, and the right was asked for already."""

@@ -28,13 +28,20 @@ from django_walsignals.protocol.messages import (
 FULL: Final = "f"
 
 
-def rows_of(message: RowMessage, relation: Relation) -> tuple[Row | None, Row | None]:
-    """Say what the row was before and is after, None where there is no row."""
+def rows_of(message: RowMessage, relation: Relation, *, is_mixed: bool = False) -> tuple[Row | None, Row | None]:
+    """Say what the row was before and is after, None where there is no row.
+
+    ``is_mixed``: the relation is a partitioned table with FULL, and one of its partitions has only its key for identity. The
+    server labels the old rows of both as whole, so that a NULL there may mean "not known", and is taken for that.
+    """
     match message:
         case Insert(new=new):
             return None, new
         case FullUpdate(old=old, new=new):
+            old = _without_null(old) if is_mixed else old
             return old, _carry_over(new, old) if UNCHANGED in new else new
+        case FullDelete(old=old) if is_mixed:
+            return _without_null(old), None
         case KeyUpdate(key=key, new=new):
             return _only_key(key, relation), _without_unchanged(new)
         case FullDelete(old=old):
@@ -46,7 +53,11 @@ def rows_of(message: RowMessage, relation: Relation) -> tuple[Row | None, Row | 
             return _unchanged_key(new, relation), new
 
 
-def _carry_over(new: Sequence[Value], old: Sequence[Value]) -> Row:
+def _without_null(row: Sequence[Any]) -> list[Any]:
+    return [UNKNOWN if value is None else value for value in row]
+
+
+def _carry_over(new: Sequence[Value], old: Sequence[Any]) -> Row:
     """Take unchanged TOAST values from the whole old row."""
     return [before if value is UNCHANGED else value for before, value in zip(old, new, strict=True)]
 

@@ -8,7 +8,7 @@ of its own day.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Self
 
@@ -20,11 +20,19 @@ from django_walsignals.protocol.messages import Relation
 # A partition's changes are published under its root's name, unless a publication made elsewhere says otherwise: then
 # they come under the partition's name, and are the root's model's all the same.
 _LOOK_UP: Final = """
-    SELECT wanted.position, found.oid::bigint, space.nspname, found.relname, found.oid = wanted.root FROM (SELECT
-    position, to_regclass(name) AS root FROM unnest(%s::text[]) WITH ORDINALITY AS t(name, position)) wanted JOIN
-    LATERAL (SELECT wanted.root AS relid UNION SELECT relid FROM pg_partition_tree(wanted.root)) tree ON true JOIN
-    pg_class found ON found.oid = tree.relid JOIN pg_namespace space ON space.oid = found.relnamespace ORDER BY 5
-    DESC, 1
+    WITH wanted AS (
+        SELECT position, to_regclass(name) AS root
+        FROM unnest(%s::text[]) WITH ORDINALITY AS t(name, position)
+    ), members AS (
+        SELECT position, root, root AS relid FROM wanted WHERE root IS NOT NULL
+        UNION
+        SELECT position, root, tree.relid FROM wanted, pg_partition_tree(root) tree
+    )
+    SELECT position, c.oid::bigint, n.nspname, c.relname, members.relid = root, c.relkind = 'p'
+    FROM members
+    JOIN pg_class c ON c.oid = members.relid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    ORDER BY 5 DESC, 1
 """
 
 _BASE_TYPES: Final = """
@@ -54,6 +62,8 @@ class TableRegistry:
     by_name: Mapping[TableName, type[models.Model]]
     #: The type under each domain, by OID: a query's result has that one, and the WAL the domain's.
     base_types: Mapping[int, int] = field(default_factory=dict)
+    #: The tables that are partitioned, by OID.
+    partitioned: Collection[int] = ()
 
     @classmethod
     def load(cls, connection: BaseDatabaseWrapper, candidates: Sequence[type[models.Model]]) -> Self:
@@ -66,11 +76,11 @@ class TableRegistry:
             base_types = dict(cursor.fetchall())
         by_oid: dict[int, type[models.Model]] = {}
         by_name: dict[TableName, type[models.Model]] = {}
-        for position, oid, schema, name, _is_root in rows:
+        for position, oid, schema, name, _is_root, _is_partitioned in rows:
             model = candidates[position - 1]
             by_oid.setdefault(oid, model)
             by_name.setdefault(TableName(schema, name), model)
-        return cls(by_oid, by_name, base_types)
+        return cls(by_oid, by_name, base_types, frozenset(row[1] for row in rows if row[-1]))
 
     def model_for(self, relation: Relation) -> type[models.Model] | None:
         """Find the model of a relation; None for a table that no model describes."""

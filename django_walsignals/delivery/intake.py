@@ -96,7 +96,7 @@ class Intake:
         targets = route.targets[operation]
         if not targets:
             return
-        old, new = rows_of(self._decode_row(message), route.relation)
+        old, new = rows_of(self._decode_row(message), route.relation, is_mixed=route.is_mixed)
         targets = tuple([target for target in targets if target.wants(old, new)])
         if targets:
             change = WalChange(route.plan, operation, old, new, transaction, self._ordinal)

@@ -78,6 +78,8 @@ class Route:
     relation: Relation
     plan: TablePlan[Any] | None
     targets: dict[Operation, tuple[Target, ...]] = field(default_factory=dict)
+    #: See ``binding.builder.rows_of``.
+    is_mixed: bool = False
 
 
 class Router:
@@ -89,15 +91,30 @@ class Router:
         self._connection = connection
         self._excluded = excluded_columns(config)
         self._routes: dict[int, Route] = {}
+        self._mixed: set[int] = set()
+        self._last_relation: Relation | None = None
         self._generation = post_wal_change.generation
         self.unmapped: Counter[str] = Counter()
 
     def add(self, relation: Relation) -> None:
         """Compile the route of a relation, which may be one that has changed."""
+        self._note_partition(relation)
         model = self._registry.model_for(relation)
         plan = None if model is None else self._plan(relation, model)
-        route = self._routes[relation.relation_id] = Route(relation, plan)
+        route = Route(relation, plan, is_mixed=relation.relation_id in self._mixed)
+        self._routes[relation.relation_id] = route
         self._aim(route)
+
+    def _note_partition(self, relation: Relation) -> None:
+        """Take note of a partition without FULL: its relation comes right behind that of its root, which rows then name."""
+        root, self._last_relation = self._last_relation, relation
+        if (
+            root
+            and root.relation_id in self._registry.partitioned
+            and relation.replica_identity != root.replica_identity
+        ):
+            self._mixed.add(root.relation_id)
+            self._routes[root.relation_id].is_mixed = True
 
     def route(self, relation_id: int) -> Route:
         """Find the route of a row; raise `ProtocolError` for a relation that no Relation message announced."""

@@ -232,8 +232,9 @@ def _read(config: StreamConfig) -> tuple[Slot | None, Publication | None]:
 
 def _connect(config: StreamConfig) -> ReplicationConnection:
     """Connect, unless the server would make every COMMIT wait for us, the checkpoint's own among them."""
-    ordinary = connections[config.database].get_connection_params()
-    connection = ReplicationConnection.open(replication_parameters(ordinary, config.replication_options))
+    database = connections[config.database]
+    parameters = replication_parameters(database.get_connection_params(), config.replication_options)
+    connection = ReplicationConnection.open(parameters, timezone=database.timezone_name)
     if connection.is_synchronous_standby():
         connection.close()
         raise ConfigurationError(

@@ -17,15 +17,6 @@ from django_walsignals.protocol.lsn import LSN
 
 IDENTIFY_SYSTEM: Final = SQL("IDENTIFY_SYSTEM")
 
-#: What the text of values depends on, and time-outs. Set in the session: a role's settings, the connection's options and
-#: libpq's environment (PGDATESTYLE, PGTZ, PGCLIENTENCODING) say it differently, and each beats another; SET beats them all.
-PIN_SESSION: Final = SQL(
-    "SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET extra_float_digits = 3; SET bytea_output = 'hex'; "
-    "SET timezone = 'UTC'; SET client_encoding = 'UTF8'; "
-    # Making a slot waits for other transactions, however long they take; an idle stream is no idle session.
-    "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0"
-)
-
 #: In milliseconds.
 WAL_SENDER_TIMEOUT: Final = SQL("SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'")
 
@@ -48,6 +39,21 @@ class TableRef(NamedTuple):
     def identifier(self) -> Identifier:
         """The name, to be quoted in a statement."""
         return Identifier(self.schema, self.name)
+
+
+def pin_session(timezone: str) -> Composed:
+    """Set what the text of values depends on, and time-outs.
+
+    A role's settings, the connection's options and libpq's environment (PGDATESTYLE, PGTZ, PGCLIENTENCODING) say it
+    differently, and each beats another; SET beats them all. ``timezone`` is the ORM's: a moment that is the year 10000 in
+    UTC may be of 9999 there.
+    """
+    return SQL(
+        "SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET extra_float_digits = 3; SET bytea_output = 'hex'; "
+        "SET timezone = {timezone}; SET client_encoding = 'UTF8'; "
+        # Making a slot waits for other transactions, however long they take; an idle stream is no idle session.
+        "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0"
+    ).format(timezone=Literal(timezone))
 
 
 def start_replication(slot: str, position: LSN, publications: Sequence[str]) -> Composed:

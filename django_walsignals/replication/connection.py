@@ -57,12 +57,12 @@ class ReplicationConnection:
         connection.add_notice_handler(self._notice)
 
     @classmethod
-    def open(cls, parameters: Mapping[str, Any]) -> Self:
+    def open(cls, parameters: Mapping[str, Any], *, timezone: str = "UTC") -> Self:
         """Connect; raise `ConnectionLost` where trying again may help, another error where it can't."""
         with translated("connect to the server for replication"):
             connection = psycopg.connect(autocommit=True, **parameters)
             try:
-                connection.execute(commands.PIN_SESSION)
+                connection.execute(commands.pin_session(timezone))
             except BaseException:
                 connection.close()
                 raise

@@ -1,0 +1,174 @@
+"""A random workload, and consumers to whom random things happen meanwhile."""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+
+from tests.processes import ManagedProcess, database_dsn
+from tests.streams import Stream
+from tests.waiting import wait_until
+
+
+class Writer:
+    """One session that writes at random, and knows how many changes it committed."""
+
+    def __init__(self, number: int, seed: int, stop: threading.Event) -> None:
+        self.changes: Counter[str] = Counter()
+        self._chance = random.Random(f"{seed} {number}")
+        self._stop = stop
+        self._keys = iter(range(10_000_000 * (number + 1), 10_000_000 * (number + 2)))
+        self._thread = threading.Thread(target=self._run, name=f"writer-{number}")
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait for its last transaction."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        with psycopg.connect(database_dsn()) as session:
+            while not self._stop.is_set():
+                try:
+                    self._transaction(session)
+                except (psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation):
+                    session.rollback()
+                self._stop.wait(self._chance.uniform(0, 0.03))
+
+    def _transaction(self, session: psycopg.Connection[Any]) -> None:
+        """Write, and count what was written if it was committed."""
+        written: Counter[str] = Counter()
+        for _ in range(self._chance.choice((1, 1, 2, 5, 20))):
+            written += self._maybe_undone(session)
+        if self._chance.random() < 0.1:
+            session.rollback()
+        else:
+            session.commit()
+            self.changes += written
+
+    def _maybe_undone(self, session: psycopg.Connection[Any]) -> Counter[str]:
+        """Do something inside a savepoint, of which one in six is rolled back."""
+        session.execute("SAVEPOINT here")
+        written = self._do_something(session)
+        if self._chance.random() < 1 / 6:
+            session.execute("ROLLBACK TO SAVEPOINT here")
+            return Counter()
+        session.execute("RELEASE SAVEPOINT here")
+        return written
+
+    def _do_something(self, session: psycopg.Connection[Any]) -> Counter[str]:
+        ((what,),) = [self._chance.choices(("insert", "update", "key", "delete", "truncate"), (40, 25, 15, 20, 0.3))]
+        some = "SELECT id FROM testapp_note WHERE id % %s = 0 ORDER BY id LIMIT 3 FOR UPDATE SKIP LOCKED"
+        modulus = self._chance.randrange(1, 50)
+        if what == "truncate":
+            session.execute("TRUNCATE testapp_note")
+            return Counter(truncate=1)
+        if what == "insert":
+            rows = [(next(self._keys), self._text()) for _ in range(self._chance.randrange(1, 4))]
+            session.cursor().executemany("INSERT INTO testapp_note (id, text) VALUES (%s, %s)", rows)
+            return Counter(insert=len(rows))
+        statement, parameters = {
+            "update": ("UPDATE testapp_note SET text = %s WHERE id = ANY(%s)", [self._text()]),
+            "key": ("UPDATE testapp_note SET id = id + 500000000 WHERE id < 400000000 AND id = ANY(%s)", []),
+            "delete": ("DELETE FROM testapp_note WHERE id = ANY(%s)", []),
+        }[what]
+        keys = [key for (key,) in session.execute(some.replace("% %s", f"%% {modulus}"), []).fetchall()]
+        return Counter({what: session.execute(statement, [*parameters, keys]).rowcount})
+
+    def _text(self) -> str:
+        """Make a text; one in ten is so large, and so random, that it is kept outside of its row."""
+        size = 5000 if self._chance.random() < 0.1 else 10
+        return self._chance.randbytes(size).hex()
+
+
+class Workload:
+    """Writers at work, as long as its block lasts."""
+
+    def __init__(self, writers: int, seed: int) -> None:
+        self._stop = threading.Event()
+        self._writers = [Writer(number, seed, self._stop) for number in range(writers)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._stop.set()
+        for writer in self._writers:
+            writer.join()
+
+    @property
+    def changes(self) -> Counter[str]:
+        """What was committed, by kind."""
+        return sum((writer.changes for writer in self._writers), Counter())
+
+
+class Torment:
+    """Two consumers of a stream, one of them standing by, and what happens to them."""
+
+    def __init__(self, stream: Stream, seed: int) -> None:
+        self.happened: Counter[str] = Counter()
+        self._stream = stream
+        self._chance = random.Random(f"{seed} torment")
+        self._name = f"consumer of {stream.name}"[:60]
+        self._faults: list[Callable[[ManagedProcess], None]] = [
+            self.kill, self.kill, self.kill, self.lose_walsender, self.lose_database, self.pause, self.ask_to_stop
+        ]  # fmt: skip
+
+    def run(self, seconds: float) -> None:
+        """Torment the consumers for a time; none is left."""
+        deadline = time.monotonic() + seconds
+        consumers = [self._start(), self._start()]
+        try:
+            while time.monotonic() < deadline:
+                time.sleep(self._chance.uniform(0.05, 1.2))
+                at = self._chance.randrange(len(consumers))
+                self._chance.choice(self._faults)(consumers[at])
+                consumers = [each if each.returncode is None else self._start() for each in consumers]
+        finally:
+            for each in consumers:
+                each.kill()
+
+    def kill(self, consumer: ManagedProcess) -> None:
+        consumer.kill()
+        self.happened["SIGKILL"] += 1
+
+    def ask_to_stop(self, consumer: ManagedProcess) -> None:
+        consumer.terminate()
+        self.happened["SIGTERM"] += 1
+
+    def lose_walsender(self, consumer: ManagedProcess) -> None:
+        self._terminate("SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", self._stream.name)
+        self.happened["walsender terminated"] += 1
+
+    def lose_database(self, consumer: ManagedProcess) -> None:
+        self._terminate("SELECT pid FROM pg_stat_activity WHERE application_name = %s", self._name)
+        self.happened["database sessions terminated"] += 1
+
+    def pause(self, consumer: ManagedProcess) -> None:
+        """Freeze a consumer and take its walsender, so that the other one goes on, and then let it wake up."""
+        os.kill(consumer.pid, signal.SIGSTOP)
+        self._terminate("SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", self._stream.name)
+        time.sleep(self._chance.uniform(0.1, 1.5))
+        os.kill(consumer.pid, signal.SIGCONT)
+        self.happened["SIGSTOP, and its walsender terminated"] += 1
+
+    def _start(self) -> ManagedProcess:
+        self.happened["starts"] += 1
+        return self._stream.process(receivers="tests.faults.shadow", PGAPPNAME=self._name)
+
+    def _terminate(self, which: str, name: str) -> None:
+        with psycopg.connect(database_dsn(), autocommit=True) as session:
+            session.execute(f"SELECT pg_terminate_backend(pid) FROM ({which}) AS found (pid)", [name])
+
+
+def drain(stream: Stream) -> None:
+    """Deliver all that is left, with a consumer that nothing happens to."""
+    wait_until(lambda: (slot := stream.slot()) is not None and slot.active_pid is None)
+    with stream.process("--until-lsn", "now", receivers="tests.faults.shadow") as consumer:
+        consumer.succeed(timeout=300)
