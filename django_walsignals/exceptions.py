@@ -76,7 +76,7 @@ class ReceiverError(DeliveryError):
     """A receiver raised. ``receiver`` is its dotted path, ``change_id`` the change's id."""
 
     def __init__(self, receiver: str, change_id: str, cause: BaseException) -> None:
-        super().__init__(f"receiver {receiver} raised {type(cause).__name__} on change {change_id}: {cause}")
+        super().__init__(f"receiver {receiver} raised {type(cause).__name__} on change {change_id}: {_text_of(cause)}")
         self.receiver = receiver
         self.change_id = change_id
 
@@ -85,3 +85,11 @@ class CheckpointMoved(DeliveryError):
     """The checkpoint is no longer where this consumer left it: another consumer has taken over."""
 
     exit_code = 3
+
+
+def _text_of(exc: BaseException) -> str:
+    """Get an error's text; somebody else's ``__str__`` may raise anything."""
+    try:
+        return str(exc)
+    except Exception as broken:  # noqa: BLE001  # whatever it is, it must not take the consumer with it
+        return f"its text can't be had: {type(broken).__name__}"

@@ -20,6 +20,7 @@ from django_walsignals.models import Checkpoint
 from django_walsignals.replication.catalogue import Slot, read_slot
 from django_walsignals.signals import WalSignal, post_wal_change, post_wal_truncate, wal_message
 from tests.processes import ManagedProcess, manage
+from tests.waiting import wait_until
 
 
 class Stream:
@@ -79,12 +80,19 @@ class Stream:
 
     def drop(self) -> None:
         """Remove what the stream had on the server: its slot, and whatever this database publishes."""
+        wait_until(self._slot_is_free, message="the slot is still in use")
         with connections["default"].cursor() as cursor:
             query = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s"
             cursor.execute(query, [self.name])
             cursor.execute("SELECT pubname FROM pg_publication")
             for (publication,) in cursor.fetchall():
                 cursor.execute(sql.SQL("DROP PUBLICATION {}").format(sql.Identifier(publication)))
+
+    def _slot_is_free(self) -> bool:
+        """Say whether nobody has the slot; a walsender lives on for a moment after its consumer."""
+        with connections["default"].cursor() as cursor:
+            slot = read_slot(cursor, self.name)
+        return slot is None or slot.active_pid is None
 
     def _record(self, *, change: WalChange[Any], **kwargs: Any) -> None:
         self.changes.append(change)

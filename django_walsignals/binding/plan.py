@@ -63,6 +63,8 @@ class TablePlan(Generic[M]):
         self.table = Table(relation.namespace, relation.name)
         self.stream = stream
         self.using = connection.alias
+        #: Columns whose values must not be written down anywhere.
+        self.excluded_columns = frozenset(map(stored_name, excluded))
         own = model._meta.local_concrete_fields
         self._attnames_of: dict[str, tuple[str, ...]] = {
             name: (field.attname,) for field in own for name in (field.name, field.attname)
@@ -72,15 +74,13 @@ class TablePlan(Generic[M]):
         columns = {
             column.name: (at, base_types.get(column.type_oid, column.type_oid))
             for at, column in enumerate(relation.columns)
-            if column.name not in excluded
+            if column.name not in self.excluded_columns
         }
         self._fields = tuple(
             _bind(field, *columns[name], connection, transformer)
             for field in own
-            if (name := _stored_name(str(field.column))) in columns
+            if (name := stored_name(str(field.column))) in columns
         )
-        #: Columns whose values must not be written down anywhere.
-        self.excluded_columns = frozenset(excluded)
         self._by_attname = {field.attname: field for field in self._fields}
         self._attnames = [field.attname for field in self._fields]
         self.absent = frozenset(field.attname for field in model._meta.concrete_fields) - {*self._attnames}
@@ -186,7 +186,7 @@ class TablePlan(Generic[M]):
             logger.warning("%s.%s is deferred where psycopg can't load it: %s", self.model._meta.label, attname, exc)
 
 
-def _stored_name(column: str) -> str:
+def stored_name(column: str) -> str:
     """Spell a column as the catalogue does: without the quotes that it may bring, and not longer than names may be."""
     if column.startswith('"') and column.endswith('"'):
         column = column[1:-1].replace('""', '"')

@@ -21,7 +21,9 @@ def call(sent: Any, target: Target, using: str) -> None:
             result = target.send(sent)
             if result is not None and isawaitable(result):
                 raise TypeError("it returned something to be awaited: declare it with async def")
-    except (Exception, SystemExit) as exc:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # SystemExit and CancelledError are no reason for the consumer to end
         if is_lost(using):
             raise ConnectionLost(f"The database connection died under receiver {target.path}.") from exc
         raise ReceiverError(target.path, sent.id, exc) from exc

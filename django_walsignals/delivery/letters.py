@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from django.apps import apps
 from django.db import connections
 
-from django_walsignals.binding.plan import TablePlan
+from django_walsignals.binding.plan import TablePlan, stored_name
 from django_walsignals.binding.registry import TableRegistry
 from django_walsignals.changes import UNKNOWN, Operation, Row, Transaction, WalChange, WalTruncate
 from django_walsignals.conf import StreamConfig, get_stream, stream_aliases
@@ -168,7 +168,7 @@ def _pk_text(change: WalChange[Any]) -> str:
     except Exception:  # noqa: BLE001  # whatever a custom field raises, the letter must be written
         plan: Any = change.binding
         row = _text(change.rows[1] or change.rows[0], plan.relation, plan.excluded_columns) or {}
-        columns = [str(field.column) for field in change.model._meta.pk_fields]
+        columns = [stored_name(str(field.column)) for field in change.model._meta.pk_fields]
         return ", ".join(str(row.get(column, UNKNOWN)) for column in columns)
 
 

@@ -136,11 +136,12 @@ def _prepare(
     accept_gap: bool,
 ) -> tuple[Position, dict[str, Any]]:
     """Take the stream, look for a gap before anything is changed, set up what is missing, and say where to start."""
-    if not connection.take(config.slot):
-        raise SlotInUse(f"Replication slot {config.slot!r} is in use by another consumer.")
+    is_ours = connection.take(config.slot)
     slot, publication = _read(config)
-    if slot is not None and slot.active_pid is not None:
-        raise SlotInUse(f"Replication slot {slot.name!r} is in use by another consumer (pid {slot.active_pid}).")
+    holder = None if slot is None else slot.active_pid
+    if holder is not None or not is_ours:
+        who = "that is starting" if holder is None else f"(pid {holder})"
+        raise SlotInUse(f"Replication slot {config.slot!r} is in use by another consumer {who}.")
     checkpoint = store.load()
     gap = None if checkpoint is None else _find_gap(connection, checkpoint, slot, publication, set_up.tables())
     if gap is not None and not accept_gap:

@@ -59,7 +59,8 @@ class ReplicationConnection:
     @classmethod
     def open(cls, parameters: Mapping[str, Any], *, timezone: str = "UTC") -> Self:
         """Connect; raise `ConnectionLost` where trying again may help, another error where it can't."""
-        with translated("connect to the server for replication"):
+        role = f" as role {parameters['user']}" if parameters.get("user") else ""
+        with translated(f"connect to the server for replication{role}"):
             connection = psycopg.connect(autocommit=True, **parameters)
             try:
                 connection.execute(commands.pin_session(timezone))

@@ -65,9 +65,8 @@ def capture_wal_changes(
 
     Seen are ``save()``, ``create()``, ``delete()`` with what Django itself cascades to, and many-to-many ``add``,
     ``remove``, ``set`` and ``clear``. Anything else that writes to the models' tables raises `UnseenChanges` at the end
-    of the block, or warns with ``on_unseen="warn"``. Not seen, and not noticed: what a deferred trigger does at COMMIT.
-    Each ``atomic()`` block inside counts as one transaction. The old and new rows are read with queries of their own,
-    which ``assertNumQueries`` counts.
+    of the block, or warns with ``on_unseen="warn"``. Not noticed: what a deferred trigger does at COMMIT. Each
+    ``atomic()`` block inside counts as one transaction. ``assertNumQueries`` counts the queries that read the rows.
 
     Raises ``TransactionManagementError`` outside a transaction: there, changes are committed, and `consume_pending`
     brings the real ones; and `ConfigurationError` where there is no model to capture.

@@ -414,16 +414,8 @@ BREAKERS: list[Any] = [
     (close, "closed the database connection"),
     (close_old, "closed the database connection"),
     (roll_back, "TransactionManagementError"),
-    pytest.param(
-        unshowable,
-        "Odd",
-        marks=pytest.mark.xfail(reason="ReceiverError formats its cause, whose __str__ raises", strict=False),
-    ),
-    pytest.param(
-        cancel,
-        "CancelledError",
-        marks=pytest.mark.xfail(reason="dispatch.call lets other than Exception and SystemExit pass", strict=False),
-    ),
+    (unshowable, "Odd"),
+    (cancel, "CancelledError"),
     (fail_async, "LookupError: async"),
 ]
 
