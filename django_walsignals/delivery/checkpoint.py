@@ -11,10 +11,10 @@ from typing import Any, Final, Protocol
 
 from django.db import connections, transaction
 from django.utils import timezone
-from psycopg.pq import TransactionStatus
 
+from django_walsignals.delivery.dispatch import refuse_broken_transaction
 from django_walsignals.delivery.position import Position
-from django_walsignals.exceptions import CheckpointMoved, DeliveryError
+from django_walsignals.exceptions import CheckpointMoved
 from django_walsignals.models import Checkpoint
 from django_walsignals.protocol.lsn import LSN
 from django_walsignals.signals import wal_gap
@@ -72,7 +72,7 @@ class CheckpointStore:
         Raises `CheckpointMoved` where the row is no longer at ``old``, and `DeliveryError` where the transaction can't
         commit any more because a receiver swallowed a database error or closed the connection.
         """
-        self._refuse_broken_transaction()
+        refuse_broken_transaction(self.using)
         self._set_durable()
         moved = self._rows().filter(**old._asdict()).update(**new._asdict(), updated_at=timezone.now())
         if moved != 1:
@@ -92,20 +92,6 @@ class CheckpointStore:
     def _set_durable(self) -> None:
         with connections[self.using].cursor() as cursor:
             cursor.execute(_DURABLE)
-
-    def _refuse_broken_transaction(self) -> None:
-        """Django leaves a broken atomic block without an exception, and commits nothing: never let it come to that."""
-        session = connections[self.using].connection
-        if session is None or session.closed:
-            raise DeliveryError(
-                "A receiver closed the database connection inside the batch's transaction (connection.close() and "
-                "close_old_connections() do): its effects are lost. The batch was not counted as done."
-            )
-        if session.info.transaction_status == TransactionStatus.INERROR:
-            raise DeliveryError(
-                "A receiver swallowed a database error, so that the batch's transaction can't commit. Wrap statements "
-                "that may fail in transaction.atomic() inside the receiver. The batch was rolled back."
-            )
 
 
 class NoCheckpoint:

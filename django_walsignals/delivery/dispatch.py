@@ -9,9 +9,10 @@ from typing import Any
 
 import psycopg
 from django.db import connections, transaction
+from psycopg.pq import TransactionStatus
 
 from django_walsignals.delivery.routing import Target
-from django_walsignals.exceptions import ConnectionLost, ReceiverError
+from django_walsignals.exceptions import ConnectionLost, DeliveryError, ReceiverError
 
 
 def call(sent: Any, target: Target, using: str) -> None:
@@ -45,3 +46,18 @@ def is_lost(using: str) -> bool:
     """Say whether the server ended the connection, as opposed to a receiver that closed it."""
     session: psycopg.Connection[Any] | None = connections[using].connection
     return session is not None and session.broken
+
+
+def refuse_broken_transaction(using: str) -> None:
+    """Raise `DeliveryError` where the transaction in hand can't commit: Django would leave it without a word."""
+    session = connections[using].connection
+    if session is None or session.closed:
+        raise DeliveryError(
+            "A receiver closed the database connection inside the batch's transaction (connection.close() and "
+            "close_old_connections() do): its effects are lost. The batch was not counted as done."
+        )
+    if session.info.transaction_status == TransactionStatus.INERROR:
+        raise DeliveryError(
+            "A receiver swallowed a database error, so that the batch's transaction can't commit. Wrap statements "
+            "that may fail in transaction.atomic() inside the receiver. The batch was rolled back."
+        )

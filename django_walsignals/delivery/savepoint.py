@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from django.db import Error, connections, transaction
 
-from django_walsignals.delivery.dispatch import call, is_lost
+from django_walsignals.delivery.dispatch import call, is_lost, refuse_broken_transaction
 from django_walsignals.delivery.routing import Target
 from django_walsignals.exceptions import ConnectionLost, DeliveryError, ReceiverError
 
@@ -49,6 +49,7 @@ def enforce_constraints(using: str) -> None:
     Django's foreign keys are deferred until COMMIT, whose failure could be put down to no receiver.
     https://www.postgresql.org/docs/current/sql-set-constraints.html
     """
+    refuse_broken_transaction(using)
     try:
         with connections[using].cursor() as cursor:
             cursor.execute(_CHECK_NOW)
