@@ -6,7 +6,7 @@
 #   PG=16               the PostgreSQL major version of `make test` and `make demo`
 #   PG_BIN=/some/bin    PostgreSQL binaries to use instead of those found for PG
 #   ARGS="-k slot -x"   more arguments for pytest or the demo
-#   SECONDS=20          how long the demo runs (until Ctrl-C without it)
+#   SECONDS=20          how long the demo runs (until Ctrl-C without it), or the soak
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -24,7 +24,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-django-$(DJANGO)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check clean
+.PHONY: help demo test soak lint types check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,9 @@ demo: $(STAMP) ## Run the shop: real traffic, every change shown as it arrives (
 
 test: $(STAMP) ## Run the tests on an embedded PostgreSQL (PG=16, DJANGO=6.1, ARGS="-k name")
 	@"$(BIN)/python" -m pytest $(ARGS)
+
+soak: $(STAMP) ## Random writes, kills and faults for as long as told (SECONDS=600)
+	@SOAK_SECONDS=$(or $(SECONDS),600) "$(BIN)/python" -m pytest tests/faults -k "oracle" $(ARGS)
 
 lint: $(STAMP) ## Check style and format with ruff
 	@"$(BIN)/ruff" check .
