@@ -107,12 +107,14 @@ class Consumer:
         """Fill the batch with what the socket has; say whether it has run dry."""
         self._router.refresh()
         with self._connection.lock:
-            for _ in range(MAX_FRAMES):
+            for number in range(MAX_FRAMES):
                 if self._batch.is_full:
                     return False
                 frame = self._connection.receive()
                 if frame is None:
                     return True
+                if not number:
+                    self._feedback.hear()
                 if isinstance(frame, Keepalive):
                     self._answer(frame)
                 else:
@@ -185,6 +187,7 @@ class Consumer:
 
     def _wait(self) -> None:
         """Wait for data, a signal, or the next thing to do."""
+        self._feedback.refuse_silence()
         seconds = self._feedback.seconds_left()
         if self._is_worth_saving():
             seconds = min(seconds, IDLE_SAVE_SECONDS)

@@ -6,6 +6,9 @@ Only `Feedback.confirm` moves the position that the server may forget up to, and
 been committed and at no other time. The timer runs in a thread, so that a slow receiver does not cost the connection;
 that thread also lets go of the server when the ORM's connection dies under a receiver: a server that shuts down waits
 for its walsenders, and the receiver could never commit anyway.
+
+A server that is silent is asked for an answer, and given up where none comes: what a frozen proxy or a lost route
+swallows may have been acknowledged by some kernel on the way, so that TCP's own timers never run out.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Final
 
-from django_walsignals.exceptions import WalSignalsError
+from django_walsignals.exceptions import ConnectionLost, WalSignalsError
 from django_walsignals.protocol.frames import StandbyStatus, to_wire_time
 from django_walsignals.protocol.lsn import LSN
 from django_walsignals.replication.connection import ReplicationConnection
@@ -30,6 +33,11 @@ DEFAULT_INTERVAL: Final = 10.0
 
 #: A server that shuts down asks for a reply again as soon as it has one: answer at most once in so many seconds.
 MIN_REPLY_GAP: Final = 0.1
+
+#: A server is asked for an answer after half of its own time-out without a word, and has twice that time-out to give
+#: one. Generous: while it decodes some huge transaction of other tables it is deaf for seconds.
+ASK_AFTER: Final = 0.5
+ANSWER_WITHIN: Final = 2.0
 
 #: The other side has gone: Linux says so even while its last words are still unread. Elsewhere only a full hang-up
 #: shows.
@@ -56,6 +64,8 @@ class Feedback:
         self._wall_clock = wall_clock
         self._sent_at = clock()
         self._due = self._sent_at + self._interval
+        self._heard_at = self._sent_at
+        self._asked_at: float | None = None
 
     @property
     def confirmed(self) -> LSN:
@@ -77,6 +87,24 @@ class Feedback:
     def request(self) -> None:
         """Take note that the server wants a reply."""
         self._due = min(self._due, self._sent_at + MIN_REPLY_GAP)
+
+    def hear(self) -> None:
+        """Take note that something has come from the server."""
+        self._heard_at = self._clock()
+        self._asked_at = None
+
+    def refuse_silence(self) -> None:
+        """Ask a server that has been silent for an answer; raise `ConnectionLost` where none has come in time.
+
+        To be called when all that came has been read.
+        """
+        now, timeout = self._clock(), 4 * self._interval
+        if self._asked_at is None:
+            if now - self._heard_at >= ASK_AFTER * timeout:
+                self._asked_at = now
+                self.send(reply_requested=True)
+        elif now - self._asked_at >= ANSWER_WITHIN * timeout:
+            raise ConnectionLost(f"The server has been silent for {now - self._heard_at:.0f} s, and gives no answer.")
 
     def send_if_due(self) -> None:
         """Send a status if it is time."""

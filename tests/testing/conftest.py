@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 
 from django_walsignals.pytest_plugin import _wal_slots, wal_changes, wal_stream  # noqa: F401  # fixtures
-from tests.testing.models import Coded, Place, Restaurant, Review
+from tests.testing.models import Coded, Review, Theatre, Venue
 
 
 @pytest.fixture(autouse=True)
@@ -18,5 +18,5 @@ def _no_receivers(no_receivers: None) -> None:
 def tables(db: Any) -> None:
     """Make the tables, in the test's transaction."""
     with connection.schema_editor() as editor:
-        for model in (Place, Restaurant, Review, Coded):
+        for model in (Venue, Theatre, Review, Coded):
             editor.create_model(model)

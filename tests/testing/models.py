@@ -11,7 +11,7 @@ class OnDemand(models.Model):
         managed = False
 
 
-class Place(OnDemand):
+class Venue(OnDemand):
     name = models.CharField(max_length=20)
     rating = models.DecimalField(max_digits=4, decimal_places=2, default=0)
     facts = models.JSONField(default=dict)
@@ -23,14 +23,14 @@ class Place(OnDemand):
         db_table = "testing_place"
 
 
-class Restaurant(Place):
+class Theatre(Venue):
     stars = models.IntegerField(default=0)
 
     class Meta(OnDemand.Meta):
         db_table = "testing_restaurant"
 
 
-class ProxyPlace(Place):
+class ProxyVenue(Venue):
     class Meta(OnDemand.Meta):
         proxy = True
 
@@ -43,7 +43,7 @@ class Coded(OnDemand):
 
 
 class Review(OnDemand):
-    place = models.ForeignKey(Place, models.CASCADE, related_name="reviews")
+    place = models.ForeignKey(Venue, models.CASCADE, related_name="reviews")
     text = models.TextField(default="")
     reply_to = models.ForeignKey("self", models.SET_NULL, null=True)
 

@@ -12,7 +12,7 @@ from django_walsignals import FieldDiff, on_change, on_update
 from django_walsignals.exceptions import ConfigurationError
 from django_walsignals.testing import UnseenChanges, capture_wal_changes, consume_pending
 from tests.testapp.models import Note
-from tests.testing.models import Place, Restaurant, Review
+from tests.testing.models import Review, Theatre, Venue
 
 pytestmark = [pytest.mark.integration, pytest.mark.django_db]
 
@@ -36,8 +36,8 @@ class TestSeen:
         assert len({change.transaction.commit_lsn for change in changes}) == 3
 
     def test_values_are_read_from_the_database(self, tables):
-        place = Place.objects.create(name="x")
-        with capture_wal_changes(Place) as changes:
+        place = Venue.objects.create(name="x")
+        with capture_wal_changes(Venue) as changes:
             place.floors = F("floors") + 1
             place.save(update_fields=["floors"])
 
@@ -66,13 +66,13 @@ class TestSeen:
         assert [str(change.operation) for change in changes] == ["insert", "update"]
 
     def test_what_django_cascades_to(self, tables):
-        place = Place.objects.create(name="x")
+        place = Venue.objects.create(name="x")
         reviews = {place.reviews.create(text=text).pk for text in "ab"}
-        with capture_wal_changes(Place, Review) as changes:
+        with capture_wal_changes(Venue, Review) as changes:
             place_id, _ = place.pk, place.delete()
 
         assert {change.pk for change in changes.of(Review, "delete")} == reviews
-        assert told(changes)[-1] == ("delete", Place, place_id)
+        assert told(changes)[-1] == ("delete", Venue, place_id)
         assert len({change.transaction.commit_lsn for change in changes}) == 1
 
     def test_a_queryset_s_delete(self):
@@ -83,18 +83,18 @@ class TestSeen:
         assert [change.instance.text for change in changes] == ["a"]
 
     def test_parent_and_child_have_a_change_each(self, tables):
-        with capture_wal_changes(Place, Restaurant) as changes:
-            made = Restaurant.objects.create(name="x", stars=1)
+        with capture_wal_changes(Venue, Theatre) as changes:
+            made = Theatre.objects.create(name="x", stars=1)
             made.name = "y"
             made.save(update_fields=["name"])
             pk, _ = made.pk, made.delete()
 
         assert told(changes) == [
-            ("insert", Place, pk),
-            ("insert", Restaurant, pk),
-            ("update", Place, pk),
-            ("delete", Restaurant, pk),
-            ("delete", Place, pk),
+            ("insert", Venue, pk),
+            ("insert", Theatre, pk),
+            ("update", Venue, pk),
+            ("delete", Theatre, pk),
+            ("delete", Venue, pk),
         ]
         assert "name" in changes[1].unknown_fields
 
@@ -237,15 +237,15 @@ class TestUnseen:
                 "ALTER TABLE testing_review ADD FOREIGN KEY (place_id) REFERENCES testing_place ON UPDATE CASCADE"
                 " ON DELETE CASCADE"
             )
-        place = Place.objects.create(name="x")
+        place = Venue.objects.create(name="x")
         place.reviews.create()
-        with pytest.raises(UnseenChanges) as caught, capture_wal_changes(Place, Review):
-            Place.objects.filter(pk=place.pk)._raw_delete("default")
+        with pytest.raises(UnseenChanges) as caught, capture_wal_changes(Venue, Review):
+            Venue.objects.filter(pk=place.pk)._raw_delete("default")
         assert "testing_place: 1 row by DELETE" in str(caught.value)
         assert "testing_review: 1 row(s) by something else" in str(caught.value)
 
     def test_what_django_sets_to_null(self, tables):
-        place = Place.objects.create(name="x")
+        place = Venue.objects.create(name="x")
         first = place.reviews.create()
         place.reviews.create(reply_to=first)
         with pytest.raises(UnseenChanges, match="testing_review: 1 row by UPDATE"), capture_wal_changes(Review):

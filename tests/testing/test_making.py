@@ -12,7 +12,7 @@ from django_walsignals import LSN, UNKNOWN, FieldDiff, Operation
 from django_walsignals.exceptions import ConfigurationError
 from django_walsignals.testing import make_change, make_transaction
 from tests.testapp.models import Note
-from tests.testing.models import Coded, Place, ProxyPlace, Restaurant
+from tests.testing.models import Coded, ProxyVenue, Theatre, Venue
 
 
 class TestOperation:
@@ -59,7 +59,7 @@ class TestOperation:
 
 class TestValues:
     def test_values_are_what_a_query_would_give(self):
-        change = make_change(Place(pk="7", name="x", rating="4.5", photo="a.png", opened_at="2026-01-02T03:04Z"))
+        change = make_change(Venue(pk="7", name="x", rating="4.5", photo="a.png", opened_at="2026-01-02T03:04Z"))
         made = change.instance
 
         assert (made.pk, made.rating, made.photo.name) == (7, Decimal("4.5"), "a.png")
@@ -68,7 +68,7 @@ class TestValues:
         assert not made._state.adding and made._state.db == "default"
 
     def test_the_change_keeps_its_values_when_the_instance_goes_on(self):
-        place = Place(pk=1, facts={"a": [1]}, opened_at=datetime(2026, 1, 1, tzinfo=UTC))
+        place = Venue(pk=1, facts={"a": [1]}, opened_at=datetime(2026, 1, 1, tzinfo=UTC))
         change = make_change(place)
         place.facts["a"].append(2)
         change.instance.facts["b"] = 3
@@ -96,17 +96,17 @@ class TestValues:
     )
     def test_what_is_no_value_is_refused(self, values, message):
         with pytest.raises(ValueError, match=message):
-            make_change(Place(pk=1, **values))
+            make_change(Venue(pk=1, **values))
 
     def test_a_proxy_s_change_is_its_table_s(self):
-        assert make_change(ProxyPlace(pk=1, opened_at=datetime(2026, 1, 1, tzinfo=UTC))).model is Place
+        assert make_change(ProxyVenue(pk=1, opened_at=datetime(2026, 1, 1, tzinfo=UTC))).model is Venue
 
     def test_a_child_s_row_does_not_hold_its_parent_s_columns(self):
-        change = make_change(Restaurant(place_ptr_id=3, stars=2))
+        change = make_change(Theatre(venue_ptr_id=3, stars=2))
 
         assert change.pk == 3
         assert {"name", "rating", "id"} <= change.unknown_fields
-        assert change.changed_fields == {"place_ptr_id", "stars"}
+        assert change.changed_fields == {"venue_ptr_id", "stars"}
         assert "name" in change.instance.get_deferred_fields()
 
 
