@@ -41,7 +41,7 @@ ANSWER_WITHIN: Final = 2.0
 
 #: The other side has gone: Linux says so even while its last words are still unread. Elsewhere only a full hang-up
 #: shows.
-_PEER_GONE: Final = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+_PEER_GONE: Final = getattr(select, "POLLRDHUP", 0) | getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
 
 
 class Feedback:

@@ -91,6 +91,7 @@ class Supervisor:
         self._delivery = CarefulDelivery(config, retry, self._pause_at_work)
         self._tally = Tally(max_changes=orders.max_changes)
         self._failures = 0
+        self._is_standby = False
         self._started_at: float | None = None
         self._delivered_before = 0
 
@@ -139,6 +140,7 @@ class Supervisor:
                 self._tally.target = self._resolve_target()
             if self._failures:
                 logger.warning("Back after %d attempts", self._failures)
+            self._is_standby = False
             self._started_at, self._delivered_before = self._clock(), self._tally.delivered
             self._report(f"streaming {self._config.alias} from {session.position}")
             Consumer(self._config, session, self._delivery, self._stop, self._tally, clock=self._clock).run()
@@ -150,8 +152,10 @@ class Supervisor:
         return durable_session(self._config, set_up, is_first=is_first, accept_gap=self._orders.accept_gap and is_first)
 
     def _stand_by(self, reason: SlotInUse) -> None:
-        """Wait until nobody has the slot any more."""
-        self._report(f"standing by: {reason}")
+        """Wait until nobody has the slot any more; said once, however often another one is quicker."""
+        if not self._is_standby:
+            self._report(f"standing by: {reason}")
+        self._is_standby = True
         while self._pause(STANDBY_INTERVAL):
             try:
                 waiting.renew(self._aliases)

@@ -115,6 +115,7 @@ class Torment:
         self.happened: Counter[str] = Counter()
         self._stream = stream
         self._chance = random.Random(f"{seed} torment")
+        self._ended_by_us: ManagedProcess | None = None
         self._name = f"consumer of {stream.name}"[:60]
         self._faults: list[Callable[[ManagedProcess], None]] = [
             self.kill, self.kill, self.kill, self.lose_walsender, self.lose_database, self.pause, self.ask_to_stop
@@ -129,17 +130,19 @@ class Torment:
                 time.sleep(self._chance.uniform(0.05, 1.2))
                 at = self._chance.randrange(len(consumers))
                 self._chance.choice(self._faults)(consumers[at])
-                consumers = [each if each.returncode is None else self._start() for each in consumers]
+                consumers = [each if each.returncode is None else self._replace(each) for each in consumers]
         finally:
             for each in consumers:
                 each.kill()
 
     def kill(self, consumer: ManagedProcess) -> None:
         consumer.kill()
+        self._ended_by_us = consumer
         self.happened["SIGKILL"] += 1
 
     def ask_to_stop(self, consumer: ManagedProcess) -> None:
         consumer.terminate()
+        self._ended_by_us = consumer
         self.happened["SIGTERM"] += 1
 
     def lose_walsender(self, consumer: ManagedProcess) -> None:
@@ -157,6 +160,15 @@ class Torment:
         time.sleep(self._chance.uniform(0.1, 1.5))
         os.kill(consumer.pid, signal.SIGCONT)
         self.happened["SIGSTOP, and its walsender terminated"] += 1
+
+    def _replace(self, ended: ManagedProcess) -> ManagedProcess:
+        """Start another one. By itself only one ends that lost its sessions before it had ever streamed."""
+        ended.wait()
+        if ended is not self._ended_by_us:
+            started = "streaming" in ended.stdout.text or "standing by" in ended.stdout.text
+            assert ended.returncode == 1 and not started, ended
+            self.happened["ended at its start"] += 1
+        return self._start()
 
     def _start(self) -> ManagedProcess:
         self.happened["starts"] += 1
