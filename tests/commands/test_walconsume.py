@@ -50,6 +50,8 @@ def edited_until(module: Path, code: str, process: ManagedProcess) -> str:
 
 class TestOutput:
     def test_first_start_says_what_it_made_and_then_streams(self, stream: Stream) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE testapp_note REPLICA IDENTITY DEFAULT")
         with stream.process() as process:
             process.wait_for_stdout("streaming default from")
             assert process.terminate() == 0

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import psycopg
@@ -12,6 +13,9 @@ import pytest
 from tests.server import settle
 
 REPOSITORY = Path(__file__).parents[2]
+
+#: Whether pytest finds the plugin by itself, as it does for users, or the package is only on the path.
+IS_INSTALLED = any(point.name == "walsignals" for point in entry_points(group="pytest11"))
 
 SETTINGS = """
     from tests.server import database, settle
@@ -71,7 +75,8 @@ def run(tmp_path):
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "DJANGO_", "COV_"))
         }
-        plugin = ("-p", "django_walsignals.pytest_plugin", "-p", "no:cacheprovider", "-p", "no:asyncio")
+        loaded = () if IS_INSTALLED else ("-p", "django_walsignals.pytest_plugin")
+        plugin = (*loaded, "-p", "no:cacheprovider", "-p", "no:asyncio")
         return subprocess.run(
             [sys.executable, "-m", "pytest", *plugin, *arguments],
             cwd=tmp_path,
