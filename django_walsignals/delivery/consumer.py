@@ -156,7 +156,9 @@ class Consumer:
             self._delivery.deliver_carefully(self._batch.events, self._keeper, done, self._progress.finish)
         except Interrupted:
             done = self._progress.done
-            self._tally.delivered += sum((done.commit_lsn, done.ordinal) >= sent.place for sent, _ in self._batch.events)
+            self._tally.delivered += sum(
+                (done.commit_lsn, done.ordinal) >= sent.place for sent, _ in self._batch.events
+            )
             return False
         self._keeper.save(self._progress.done, position)
         return True

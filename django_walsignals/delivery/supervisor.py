@@ -6,8 +6,8 @@ Kinds of error, and what is done (anything else is raised, for waiting can't men
     ConnectionLost, the ORM's Operational- and  wait, longer each time, and start again from the checkpoint; said once
     InterfaceError, CheckpointMoved             an outage, and once more when it is over
 
-Before the first session has started nothing is tried again: a server that can't be reached then is more likely a
-mistake.
+Before the first session has started, or has had to stand by, nothing is tried again: a server that can't be reached
+then is more likely a mistake.
 """
 
 from __future__ import annotations
@@ -93,6 +93,7 @@ class Supervisor:
         self._failures = 0
         self._is_standby = False
         self._started_at: float | None = None
+        self._has_stood_by = False
         self._delivered_before = 0
 
     @property
@@ -115,7 +116,7 @@ class Supervisor:
                     raise
                 self._stand_by(exc)
             except _OUTAGES as exc:
-                if self._orders.set_up is None or not self._has_started:
+                if self._orders.set_up is None or not (self._has_started or self._has_stood_by):
                     raise
                 self._wait_out(exc)
             else:
@@ -155,7 +156,7 @@ class Supervisor:
         """Wait until nobody has the slot any more; said once, however often another one is quicker."""
         if not self._is_standby:
             self._report(f"standing by: {reason}")
-        self._is_standby = True
+        self._is_standby = self._has_stood_by = True
         while self._pause(STANDBY_INTERVAL):
             try:
                 waiting.renew(self._aliases)

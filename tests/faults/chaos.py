@@ -12,15 +12,17 @@ from typing import Any, Self
 
 import psycopg
 
-from tests.processes import ManagedProcess, database_dsn
-from tests.streams import Stream
+from tests.faults.private import Private
+from tests.processes import ManagedProcess
 from tests.waiting import wait_until
 
 
 class Writer:
-    """One session that writes at random, and knows how many changes it committed."""
+    """Writes at random, outlives the server's crashes, and knows how many changes it committed."""
 
-    def __init__(self, number: int, seed: int, stop: threading.Event) -> None:
+    def __init__(self, dsn: str, number: int, seed: int, stop: threading.Event) -> None:
+        self._dsn = dsn
+        self._in_doubt: tuple[int, Counter[str]] | None = None
         self.changes: Counter[str] = Counter()
         self._chance = random.Random(f"{seed} {number}")
         self._stop = stop
@@ -33,23 +35,44 @@ class Writer:
         self._thread.join()
 
     def _run(self) -> None:
-        with psycopg.connect(database_dsn()) as session:
-            while not self._stop.is_set():
-                try:
-                    self._transaction(session)
-                except (psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation):
-                    session.rollback()
-                self._stop.wait(self._chance.uniform(0, 0.03))
+        while not self._stop.is_set() or self._in_doubt:
+            try:
+                with psycopg.connect(self._dsn, autocommit=True) as session:
+                    self._settle(session)
+                with psycopg.connect(self._dsn) as session:
+                    self._write(session)
+            except psycopg.OperationalError:  # the server is down
+                time.sleep(0.1)
+
+    def _write(self, session: psycopg.Connection[Any]) -> None:
+        while not self._stop.is_set():
+            try:
+                self._transaction(session)
+            except (psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation):
+                session.rollback()
+            self._stop.wait(self._chance.uniform(0, 0.03))
+
+    def _settle(self, session: psycopg.Connection[Any]) -> None:
+        """Find out what became of a transaction whose COMMIT was sent and not answered."""
+        if self._in_doubt:
+            number, written = self._in_doubt
+            ((status,),) = session.execute("SELECT pg_xact_status(%s::text::xid8)", [number]).fetchall()
+            if status == "committed":
+                self.changes += written
+            self._in_doubt = None
 
     def _transaction(self, session: psycopg.Connection[Any]) -> None:
         """Write, and count what was written if it was committed."""
         written: Counter[str] = Counter()
+        ((number,),) = session.execute("SELECT pg_current_xact_id()::text::bigint").fetchall()
         for _ in range(self._chance.choice((1, 1, 2, 5, 20))):
             written += self._maybe_undone(session)
         if self._chance.random() < 0.1:
             session.rollback()
         else:
+            self._in_doubt = (number, written)
             session.commit()
+            self._in_doubt = None
             self.changes += written
 
     def _maybe_undone(self, session: psycopg.Connection[Any]) -> Counter[str]:
@@ -90,9 +113,9 @@ class Writer:
 class Workload:
     """Writers at work, as long as its block lasts."""
 
-    def __init__(self, writers: int, seed: int) -> None:
+    def __init__(self, dsn: str, writers: int, seed: int) -> None:
         self._stop = threading.Event()
-        self._writers = [Writer(number, seed, self._stop) for number in range(writers)]
+        self._writers = [Writer(dsn, number, seed, self._stop) for number in range(writers)]
 
     def __enter__(self) -> Self:
         return self
@@ -111,14 +134,19 @@ class Workload:
 class Torment:
     """Two consumers of a stream, one of them standing by, and what happens to them."""
 
-    def __init__(self, stream: Stream, seed: int) -> None:
+    def __init__(self, private: Private, seed: int) -> None:
         self.happened: Counter[str] = Counter()
-        self._stream = stream
+        self._private = private
+        self._slot = private.stream.name
         self._chance = random.Random(f"{seed} torment")
+        #: How long the slowest fast shutdown took, in seconds.
+        self.slowest_stop = 0.0
         self._ended_by_us: ManagedProcess | None = None
-        self._name = f"consumer of {stream.name}"[:60]
+        self._name = f"consumer of {self._slot}"[:60]
+        self._bag: list[Callable[[ManagedProcess], None]] = []
         self._faults: list[Callable[[ManagedProcess], None]] = [
-            self.kill, self.kill, self.kill, self.lose_walsender, self.lose_database, self.pause, self.ask_to_stop
+            *[self.kill] * 6, *[self.lose_walsender] * 2, *[self.lose_database] * 2, *[self.pause] * 2,
+            *[self.ask_to_stop] * 2, self.crash_server, self.restart_server,
         ]  # fmt: skip
 
     def run(self, seconds: float) -> None:
@@ -129,11 +157,17 @@ class Torment:
             while time.monotonic() < deadline:
                 time.sleep(self._chance.uniform(0.05, 1.2))
                 at = self._chance.randrange(len(consumers))
-                self._chance.choice(self._faults)(consumers[at])
+                self._next_fault()(consumers[at])
                 consumers = [each if each.returncode is None else self._replace(each) for each in consumers]
         finally:
             for each in consumers:
                 each.kill()
+
+    def _next_fault(self) -> Callable[[ManagedProcess], None]:
+        """Draw without putting back, so that each of them happens."""
+        if not self._bag:
+            self._bag = self._chance.sample(self._faults, len(self._faults))
+        return self._bag.pop()
 
     def kill(self, consumer: ManagedProcess) -> None:
         consumer.kill()
@@ -145,8 +179,18 @@ class Torment:
         self._ended_by_us = consumer
         self.happened["SIGTERM"] += 1
 
+    def crash_server(self, consumer: ManagedProcess) -> None:
+        self._private.cluster.stop("immediate")
+        self._private.cluster.start()
+        self.happened["server crash"] += 1
+
+    def restart_server(self, consumer: ManagedProcess) -> None:
+        self.slowest_stop = max(self.slowest_stop, self._private.stop_seconds())
+        self._private.cluster.start()
+        self.happened["server restart"] += 1
+
     def lose_walsender(self, consumer: ManagedProcess) -> None:
-        self._terminate("SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", self._stream.name)
+        self._terminate("SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", self._slot)
         self.happened["walsender terminated"] += 1
 
     def lose_database(self, consumer: ManagedProcess) -> None:
@@ -156,7 +200,7 @@ class Torment:
     def pause(self, consumer: ManagedProcess) -> None:
         """Freeze a consumer and take its walsender, so that the other one goes on, and then let it wake up."""
         os.kill(consumer.pid, signal.SIGSTOP)
-        self._terminate("SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", self._stream.name)
+        self._terminate("SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", self._slot)
         time.sleep(self._chance.uniform(0.1, 1.5))
         os.kill(consumer.pid, signal.SIGCONT)
         self.happened["SIGSTOP, and its walsender terminated"] += 1
@@ -172,15 +216,14 @@ class Torment:
 
     def _start(self) -> ManagedProcess:
         self.happened["starts"] += 1
-        return self._stream.process(receivers="tests.faults.shadow", PGAPPNAME=self._name)
+        return self._private.consumer(receivers="tests.faults.shadow", PGAPPNAME=self._name)
 
     def _terminate(self, which: str, name: str) -> None:
-        with psycopg.connect(database_dsn(), autocommit=True) as session:
-            session.execute(f"SELECT pg_terminate_backend(pid) FROM ({which}) AS found (pid)", [name])
+        self._private.execute(f"SELECT pg_terminate_backend(pid) FROM ({which}) AS found (pid)", name)
 
 
-def drain(stream: Stream) -> None:
+def drain(private: Private) -> None:
     """Deliver all that is left, with a consumer that nothing happens to."""
-    wait_until(lambda: (slot := stream.slot()) is not None and slot.active_pid is None)
-    with stream.process("--until-lsn", "now", receivers="tests.faults.shadow") as consumer:
+    wait_until(lambda: private.execute("SELECT active FROM pg_replication_slots") == [(False,)])
+    with private.consumer("--until-lsn", "now", receivers="tests.faults.shadow") as consumer:
         consumer.succeed(timeout=300)

@@ -12,6 +12,9 @@ from typing import Self
 #: How often a thread looks whether something has changed, in seconds.
 _LOOK_EVERY = 0.05
 
+#: How long a server has for last words, in seconds.
+_HEARD_AFTER = 0.5
+
 
 class Proxy:
     """Forwards to a server. What happens from now on is chosen by `cut`, `stall`, `slow_down` and `mend`."""
@@ -29,6 +32,7 @@ class Proxy:
         self._refusing = False
         self._dead: set[int] = set()
         self._bytes_a_second: float | None = None
+        self._last_words: bytes | None = None
         #: Connections accepted so far.
         self.accepted = 0
         self._start(self._accept)
@@ -58,6 +62,10 @@ class Proxy:
     def lose(self) -> None:
         """Half-open: the connections that are open now forward nothing any more, and are not closed; new ones work."""
         self._dead.update(id(each) for each in self._open)
+
+    def cut_after(self, words: bytes) -> None:
+        """Cut every connection once a client has sent these words; the server gets them, and its answer is lost."""
+        self._last_words = words
 
     def slow_down(self, bytes_a_second: float) -> None:
         """Forward slowly from now on."""
@@ -102,6 +110,12 @@ class Proxy:
                 self._drop_dead(source)
                 if self._bytes_a_second:
                     self._closing.wait(len(data) / self._bytes_a_second)
+                if self._last_words and self._last_words in data:
+                    self._last_words = None
+                    self._dead.add(id(sink))
+                    sink.sendall(data)
+                    self._closing.wait(_HEARD_AFTER)
+                    self.cut()
                 sink.settimeout(None)
                 sink.sendall(data)
                 sink.settimeout(_LOOK_EVERY)
@@ -121,6 +135,6 @@ class Proxy:
         return b""
 
     def _drop_dead(self, source: socket.socket) -> None:
-        """A lost connection ends for neither side, until the proxy does."""
+        """Hold a lost connection, which ends for neither side, until the proxy ends."""
         while id(source) in self._dead and not self._closing.is_set():
             self._closing.wait(_LOOK_EVERY)

@@ -15,7 +15,7 @@ from django.db import connection
 from django.utils import timezone
 
 from django_walsignals import LSN, WalChange, post_wal_change
-from django_walsignals.delivery import consumer
+from django_walsignals.delivery import careful, consumer
 from django_walsignals.delivery.careful import CarefulDelivery
 from django_walsignals.delivery.checkpoint import CheckpointStore, NoCheckpoint
 from django_walsignals.delivery.consumer import Consumer
@@ -63,9 +63,10 @@ def stopped_exactly_between_adjacent_commits(notes: Stream) -> None:
 
 
 def killed_in_a_receiver(notes: Stream) -> None:
-    """The whole transaction has come, and its commit; the process dies in the receiver, before anything is done."""
+    """Die in a receiver when the whole transaction has come, and its commit, and nothing is done yet."""
     Note.objects.create(text="a")
-    with Patch.context() as patch, _receiver(_kill):
+    with Patch.context() as patch:
+        patch.setattr(careful, "call", _kill)
         patch.setattr(Consumer, "_take_in", _take_in_whole)
         with pytest.raises(Killed):
             notes.consume()
@@ -76,7 +77,8 @@ def killed_in_a_receiver(notes: Stream) -> None:
 def killed_in_a_receiver_behind_a_keepalive(notes: Stream) -> None:
     """After the transaction in hand a keepalive came, which says that the server has sent everything up to its end."""
     Note.objects.create(text="a")
-    with Patch.context() as patch, _receiver(_kill):
+    with Patch.context() as patch:
+        patch.setattr(careful, "call", _kill)
         patch.setattr(Consumer, "_take_in", _take_in_with_a_keepalive)
         with pytest.raises(Killed):
             notes.consume()
@@ -85,7 +87,7 @@ def killed_in_a_receiver_behind_a_keepalive(notes: Stream) -> None:
 
 
 def overtaken_by_a_rival(notes: Stream) -> None:
-    """The walsender goes while a receiver runs, and another process does the change meanwhile."""
+    """Lose the walsender while a receiver runs, and have another process do the change meanwhile."""
     overtaken: list[str] = []
 
     def be_overtaken(*, change: WalChange[Note], **kwargs: Any) -> None:
@@ -99,6 +101,30 @@ def overtaken_by_a_rival(notes: Stream) -> None:
         notes.consume()
     assert overtaken
     assert [effect.text for effect in Effect.objects.all()] == ["a"], "did a change twice"
+
+
+def committed_under_a_role_that_does_not_wait_for_the_disk(notes: Stream) -> None:
+    """Commit where a crash of the server could take it back, after the server was told to forget what it covers."""
+    seen: list[str] = []
+    move = CheckpointStore.move
+
+    def look(*args: Any) -> None:
+        move(*args)
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW synchronous_commit")
+            seen.extend(cursor.fetchone())
+
+    Note.objects.create(text="a")
+    with Patch.context() as patch:
+        patch.setattr(CheckpointStore, "move", look)
+        with connection.cursor() as cursor:
+            cursor.execute("SET synchronous_commit = off")
+        try:
+            notes.consume()
+        finally:
+            connection.close()
+    assert seen
+    assert {*seen} == {"on"}, "a commit that is not durable"
 
 
 # The mutants.
@@ -152,6 +178,10 @@ def no_compare_and_swap(patch: Patch) -> None:
     patch.setattr(CheckpointStore, "move", overwrite)
 
 
+def commit_not_made_durable(patch: Patch) -> None:
+    patch.setattr(CheckpointStore, "_set_durable", lambda self: None)
+
+
 @dataclass(frozen=True)
 class Mutant:
     """A mistake, the scenario that shows it, and what the scenario says then."""
@@ -168,6 +198,11 @@ MUTANTS = [
     Mutant(keepalive_acknowledged_with_work_queued, killed_in_a_receiver_behind_a_keepalive, "ahead of the checkpoint"),
     Mutant(checkpoint_written_before_the_receivers, killed_in_a_receiver, "lost a change"),
     Mutant(no_compare_and_swap, overtaken_by_a_rival, "did a change twice"),
+    Mutant(
+        commit_not_made_durable,
+        committed_under_a_role_that_does_not_wait_for_the_disk,
+        "a commit that is not durable",
+    ),
 ]
 SCENARIOS = list(dict.fromkeys(mutant.scenario for mutant in MUTANTS))
 
@@ -228,7 +263,7 @@ def _killing_after(method: Callable[..., None], when: Callable[[], bool]) -> Cal
     return deadly
 
 
-def _kill(**kwargs: Any) -> None:
+def _kill(*args: Any) -> None:
     raise Killed
 
 

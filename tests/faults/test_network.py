@@ -4,10 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 from django.db import connection
+from psycopg.conninfo import make_conninfo
 
+from tests import server
 from tests.faults.conftest import Notes
-from tests.faults.private import wait_for_sessions
 from tests.faults.proxy import Proxy
+from tests.processes import database_dsn
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -108,6 +110,35 @@ def test_slow_network_loses_nothing(notes: Notes, proxy: Proxy) -> None:
         proxy.mend()
         assert consumer.terminate() == 0
     assert "Outage" not in consumer.stderr.text
+
+
+def test_standby_whose_network_fails_as_it_takes_over_tries_again(notes: Notes, proxy: Proxy) -> None:
+    with notes.consumer() as worker:
+        worker.wait_for_stdout("streaming")
+        with notes.consumer() as standby:
+            standby.wait_for_stdout("standing by")
+            proxy.cut(refuse=True)
+            worker.kill()
+            notes.write("a")
+            standby.wait_for_stderr("Outage")
+            proxy.mend()
+            notes.wait_for_effects(["a"], standby)
+            assert standby.terminate() == 0
+
+
+def test_connection_cut_between_commit_and_its_answer_repeats_nothing(notes: Notes) -> None:
+    """Nobody told the consumer that its batch was committed: it must look, and not infer it from the error."""
+    with Proxy("127.0.0.1", int(connection.settings_dict["PORT"])) as proxy:
+        dsn = make_conninfo(database_dsn(), host="127.0.0.1", port=proxy.port)
+        with notes.consumer(**{server.DSN: dsn}) as consumer:
+            consumer.wait_for_stdout("streaming")
+            proxy.cut_after(b"COMMIT")
+            notes.write("a")
+            consumer.wait_for_stderr("Outage")
+            assert notes.effects() == ["a"], "it was not committed: the test showed nothing"
+            notes.write("b")
+            notes.wait_for_effects(["a", "b"], consumer)
+            assert consumer.terminate() == 0
 
 
 def test_sigterm_while_the_network_is_down_ends_at_once(notes: Notes, proxy: Proxy) -> None:

@@ -68,7 +68,9 @@ def test_role_that_commits_asynchronously_loses_nothing_in_a_crash(make_cluster:
     private.execute("ALTER ROLE postgres SET synchronous_commit = off")
     with private.consumer() as consumer:
         consumer.wait_for_stdout("streaming")
-        with_flush = "SET LOCAL synchronous_commit = on; INSERT INTO testapp_note (text) SELECT 'a' FROM generate_series(1, 50)"
+        with_flush = (
+            "SET LOCAL synchronous_commit = on; INSERT INTO testapp_note (text) SELECT 'a' FROM generate_series(1, 50)"
+        )
         private.execute(f"BEGIN; {with_flush}; COMMIT")
         wait_until(lambda: private.effects()[0] == 50)
         private.cluster.stop("immediate")

@@ -1,5 +1,6 @@
 """Sessions that the server ends, receivers that take long or write back, and stopping in the middle of it."""
 
+import os
 import signal
 import time
 
@@ -29,6 +30,27 @@ def test_walsender_cancelled(notes: Notes) -> None:
         consumer.wait_for_stdout("streaming")
         notes.execute("SELECT pg_cancel_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s", notes.name)
         wait_for_sessions(consumer, 2)
+        notes.write("a")
+        notes.wait_for_effects(["a"], consumer)
+        assert consumer.terminate() == 0
+
+
+def test_frozen_walsender_is_given_up_and_its_slot_taken_back_when_it_lets_go(notes: Notes) -> None:
+    """As with a lost route, the server's kernel acknowledges what its process never reads."""
+    notes.configure(REPLICATION_OPTIONS={"options": "-c wal_sender_timeout=2000"})
+    with notes.consumer() as consumer:
+        consumer.wait_for_stdout("streaming")
+        slot = notes.stream.slot()
+        assert slot is not None and slot.active_pid is not None
+        try:
+            os.kill(slot.active_pid, signal.SIGSTOP)
+        except PermissionError:
+            pytest.skip("the server's processes belong to somebody else")
+        try:
+            consumer.wait_for_stderr("Outage")
+            consumer.wait_for_stdout("standing by")
+        finally:
+            os.kill(slot.active_pid, signal.SIGCONT)
         notes.write("a")
         notes.wait_for_effects(["a"], consumer)
         assert consumer.terminate() == 0
