@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import os
 import select
+import signal
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -143,6 +144,8 @@ class FeedbackThread:
         os.close(self._stop_writing)
 
     def _run(self) -> None:
+        # A signal that this thread took would not end a receiver's sleep or query in the main thread.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         poll = select.poll()
         poll.register(self._stop_reading, select.POLLIN)
         for descriptor in self._watched:

@@ -7,6 +7,7 @@ https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -34,6 +35,7 @@ class StopRequest:
         os.set_blocking(self._writing, False)
         self._old_handlers: dict[int, Any] = {}
         self._old_wakeup = -1
+        self._signals = itertools.count()
         self._is_at_once = False
 
     def fileno(self) -> int:
@@ -75,7 +77,8 @@ class StopRequest:
         os.close(self._writing)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        # One call, which no other signal's handler can come between: two at once are a first and a second one.
+        if next(self._signals):
             raise KeyboardInterrupt(f"second {signal.Signals(number).name}")
         self.requested = True
         if self._is_at_once:
