@@ -174,6 +174,7 @@ def _position(
     position = position_of(checkpoint)
     if gap is None:
         return position, facts
+    logger.warning("Going on over a gap: %s", gap.reason)
     # What of the log can still be read, is: only where the slot does not reach back to the position is it given up.
     moved = position if gap.kind is GapKind.TABLE else _position_of_slot(slot)
     return store.rebase(position, moved, gap.reason, to_lsn=system.flushed, **facts), facts
