@@ -54,7 +54,10 @@ class Stream:
     def consume(self, **options: Any) -> list[WalChange[Any]]:
         """Deliver what is committed; return the changes recorded meanwhile."""
         start = len(self.changes)
-        call_command("walconsume", stdout=self.output, **{"until_lsn": "now", **options})
+        try:
+            call_command("walconsume", stdout=self.output, **{"until_lsn": "now", **options})
+        finally:
+            wait_until(self._slot_is_free, message="the slot is still in use")
         return self.changes[start:]
 
     def one(self, operation: str | None = None) -> WalChange[Any]:

@@ -135,8 +135,8 @@ def _slot_gaps(checkpoint: Checkpoint, slot: Slot | None) -> Iterator[str]:
 
 def _publication_gaps(checkpoint: Checkpoint, situation: Situation) -> Iterator[tuple[GapKind, str]]:
     stored, publication = checkpoint.publication, situation.publication
-    if not stored:
-        return
+    if not stored or checkpoint.system_identifier != situation.system.system_identifier:
+        return  # the oids of another cluster say nothing here
     if publication is None or publication.oid != stored["oid"]:
         yield (
             GapKind.PUBLICATION,
