@@ -3,6 +3,7 @@
 Plain threads: one that accepts, and two for each connection.
 """
 
+import select
 import socket
 import threading
 from contextlib import suppress
@@ -97,7 +98,7 @@ class Proxy:
                 client.close()
                 continue
             for each in (client, server):
-                each.settimeout(_LOOK_EVERY)
+                each.settimeout(None)  # two threads use it: one's time-out would be the other's error
                 self._open.append(each)
             ended = threading.Barrier(2)
             self._start(self._forward, client, server, ended)
@@ -116,9 +117,7 @@ class Proxy:
                     sink.sendall(data)
                     self._closing.wait(_HEARD_AFTER)
                     self.cut()
-                sink.settimeout(None)
                 sink.sendall(data)
-                sink.settimeout(_LOOK_EVERY)
         for each in (source, sink):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -130,7 +129,8 @@ class Proxy:
         while not self._closing.is_set():
             self._flowing.wait()
             self._drop_dead(source)
-            with suppress(TimeoutError):
+            readable, _, _ = select.select([source], [], [], _LOOK_EVERY)
+            if readable:
                 return source.recv(512 if self._bytes_a_second else 65536)
         return b""
 
