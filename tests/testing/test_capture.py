@@ -179,11 +179,11 @@ class TestRolledBack:
         assert told(changes) == [("insert", Note, 2)]
 
     def test_behind_a_savepoint_before_the_block(self):
-        sid = transaction.savepoint()
+        sid = connection.savepoint()
         with capture_wal_changes(Note) as changes:
             Note.objects.create()
             Note.objects.bulk_create([Note()])
-            transaction.savepoint_rollback(sid)
+            connection.savepoint_rollback(sid)
 
         assert changes == []
 
