@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
 
@@ -16,6 +15,7 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db.models import Model
 
 from django_walsignals.protocol.lsn import LSN
+from django_walsignals.transactions import Transaction as Transaction  # noqa: PLC0414  # it is a part of a change
 
 M = TypeVar("M", bound=Model)
 
@@ -59,56 +59,6 @@ class Table(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
-
-
-class Transaction:
-    """The transaction that a change was committed in; one object for all its changes."""
-
-    __slots__ = ("_commit_lsn", "_committed_at", "_context", "_end_lsn", "_xid")
-
-    def __init__(
-        self, *, xid: int, commit_lsn: LSN, committed_at: datetime, context: Mapping[str, Any] | None = None
-    ) -> None:
-        self._xid = xid
-        self._commit_lsn = commit_lsn
-        self._committed_at = committed_at
-        self._context: Mapping[str, Any] = MappingProxyType(dict(context or {}))
-        self._end_lsn: LSN | None = None
-
-    @property
-    def xid(self) -> int:
-        """The transaction's 32 bit number on the server."""
-        return self._xid
-
-    @property
-    def commit_lsn(self) -> LSN:
-        """Where its commit stands in the WAL; it identifies the transaction."""
-        return self._commit_lsn
-
-    @property
-    def committed_at(self) -> datetime:
-        """When it was committed, by the server's clock."""
-        return self._committed_at
-
-    @property
-    def context(self) -> Mapping[str, Any]:
-        """What the application said of it."""
-        return self._context
-
-    @property
-    def end_lsn(self) -> LSN | None:
-        """Where the record after its commit starts; None until its end has arrived.
-
-        Receivers run inside a large transaction whose end has not.
-        """
-        return self._end_lsn
-
-    def finish(self, end_lsn: LSN) -> None:
-        """Take note of the transaction's end, once its Commit message has arrived."""
-        self._end_lsn = end_lsn
-
-    def __repr__(self) -> str:
-        return f"<Transaction {self.xid} at {self.commit_lsn}, committed {self.committed_at.isoformat()}>"
 
 
 Row = Sequence[Any]

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, cast
 
 from django.conf import settings
 from django.core.signals import setting_changed
+from django.db.models import Q
 
 from django_walsignals.exceptions import ConfigurationError
 
@@ -35,7 +36,8 @@ class StreamConfig:
     """One stream: one publication, one slot, one checkpoint, one running consumer.
 
     ``models`` is None (every model that a receiver names), ``"__all__"``, or labels such as ``shop.Order`` and
-    ``auth.*``. ``exclude`` maps a lower-case model label to names of fields.
+    ``auth.*``. ``exclude`` maps a lower-case model label to names of fields, and ``rows`` to the condition that a row must
+    meet to be published.
     """
 
     alias: str
@@ -45,6 +47,7 @@ class StreamConfig:
     publication: str
     models: Literal["__all__"] | tuple[str, ...] | None = None
     exclude: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    rows: Mapping[str, Q] = field(default_factory=dict)
     replica_identity: ReplicaIdentity = "full"
     replication_options: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 1000
@@ -69,6 +72,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType(
         "PUBLICATION": None,
         "MODELS": None,
         "EXCLUDE": None,
+        "ROWS": {},
         "REPLICA_IDENTITY": "full",
         "REPLICATION_OPTIONS": {},
         "BATCH_SIZE": 1000,
@@ -79,21 +83,29 @@ _DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType(
 
 
 def stream_aliases() -> tuple[str, ...]:
-    """Name the configured streams."""
+    """Name the configured streams; raise `ConfigurationError` for a setting in which nothing can be read."""
+    _refuse_shape()
     return tuple(_raw())
 
 
 @cache
 def get_stream(alias: str = DEFAULT_STREAM) -> StreamConfig:
     """Read one stream's settings; raise `ConfigurationError` for an unknown alias or a setting that can't be."""
-    if shape := _shape_problem():
-        raise ConfigurationError(f"{shape.message} {shape.hint}")
+    _refuse_shape()
     raw = _raw()
     if alias not in raw:
         raise ConfigurationError(f"There is no stream {alias!r} in {SETTING}{suggest(alias, raw)}")
     if found := list(_stream_problems(alias, raw[alias])):
         raise ConfigurationError("; ".join(f"{problem.message} {problem.hint}" for problem in found))
     return _build(alias, {**_DEFAULTS, **raw[alias]})
+
+
+@cache
+def source_databases() -> frozenset[str]:
+    """Name the databases whose WAL some stream reads; empty for a setting in which nothing can be read."""
+    if _shape_problem():
+        return frozenset()
+    return frozenset(str(stream.get("DATABASE", _DEFAULTS["DATABASE"])) for stream in _raw().values())
 
 
 def problems() -> Iterator[Problem]:
@@ -129,6 +141,7 @@ def _build(alias: str, values: Mapping[str, Any]) -> StreamConfig:
         publication=values["PUBLICATION"] or f"walsignals_{alias}",
         models=models if models is None or models == ALL_MODELS else tuple(models),
         exclude=_exclude(values["EXCLUDE"]),
+        rows=MappingProxyType({label.lower(): condition for label, condition in values["ROWS"].items()}),
         replica_identity=cast(ReplicaIdentity, values["REPLICA_IDENTITY"]),
         replication_options=MappingProxyType(dict(values["REPLICATION_OPTIONS"])),
         batch_size=values["BATCH_SIZE"],
@@ -150,9 +163,18 @@ def _exclude(value: Mapping[str, list[str]] | None) -> Mapping[str, frozenset[st
 
 def _shape_problem() -> Problem | None:
     value = getattr(settings, SETTING, {})
-    if isinstance(value, Mapping) and all(isinstance(stream, Mapping) for stream in value.values()):
+    if isinstance(value, Mapping) and all(_is_stream(*item) for item in value.items()):
         return None
     return Problem("shape", f"{SETTING} must be a dict of dicts.", 'Write WALSIGNALS = {"default": {…}}.')
+
+
+def _is_stream(alias: object, stream: object) -> bool:
+    return isinstance(alias, str) and isinstance(stream, Mapping)
+
+
+def _refuse_shape() -> None:
+    if shape := _shape_problem():
+        raise ConfigurationError(f"{shape.message} {shape.hint}")
 
 
 def _stream_problems(alias: str, stream: Mapping[str, Any]) -> Iterator[Problem]:
@@ -178,13 +200,22 @@ def _stream_problems(alias: str, stream: Mapping[str, Any]) -> Iterator[Problem]
 
 def _shared_names(key: str) -> Iterator[Problem]:
     """Find streams that would fight over a slot, or each take the other's tables out of a publication."""
-    owners: dict[str, str] = {}
+    owners: dict[tuple[Any, ...], str] = {}
     for alias, stream in _raw().items():
         name = str(stream.get(key) or f"walsignals_{alias}")
-        if name in owners:
-            both = f"{SETTING}[{owners[name]!r}] and {SETTING}[{alias!r}]"
+        place = (name, *_place(key, stream))
+        if place in owners:
+            both = f"{SETTING}[{owners[place]!r}] and {SETTING}[{alias!r}]"
             yield Problem("slot", f"{both} have the same {key} {name!r}.", "Give each stream a name of its own.")
-        owners[name] = alias
+        owners[place] = alias
+
+
+def _place(key: str, stream: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say whose names of this kind must differ: a server has one list of slots, a database one of publications."""
+    entry = settings.DATABASES.get(str(stream.get("DATABASE", "default")), {})
+    options = entry.get("OPTIONS") or {}
+    server = (entry.get("HOST"), entry.get("PORT"), *(options.get(name) for name in ("service", "host", "port")))
+    return tuple(str(part or "") for part in (server if key == "SLOT" else (*server, entry.get("NAME"))))
 
 
 def _is_label_list(value: object) -> bool:
@@ -210,6 +241,12 @@ def _is_exclude(value: object) -> bool:
     )
 
 
+def _is_rows(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(label, str) and isinstance(condition, Q) for label, condition in value.items()
+    )
+
+
 _RULES: Final = (
     ("DATABASE", "an alias of DATABASES", _is_database),
     ("CHECKPOINT_DATABASE", "None or an alias of DATABASES", lambda value: value is None or _is_database(value)),
@@ -224,6 +261,7 @@ _RULES: Final = (
         lambda value: value is None or value == ALL_MODELS or _is_label_list(value),
     ),
     ("EXCLUDE", "a dict from model labels to lists of field names", _is_exclude),
+    ("ROWS", "a dict from model labels to Q objects, such as {'shop.Order': Q(archived=False)}", _is_rows),
     ("REPLICA_IDENTITY", "'full' or 'keep'", lambda value: value in ("full", "keep")),
     ("REPLICATION_OPTIONS", "a dict of connection parameters", lambda value: isinstance(value, Mapping)),
     ("BATCH_SIZE", "a positive whole number", _is_positive),
@@ -235,6 +273,7 @@ _RULES: Final = (
 def _forget(*, setting: str, **kwargs: Any) -> None:
     if setting in (SETTING, "AUTH_USER_MODEL", "DATABASES"):
         get_stream.cache_clear()
+        source_databases.cache_clear()
 
 
 setting_changed.connect(_forget, dispatch_uid="django_walsignals.conf")

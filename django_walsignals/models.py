@@ -12,8 +12,10 @@ class Checkpoint(models.Model):
     """How far a stream's changes have taken effect: one row a stream, written in the same transaction as the effects.
 
     Everything committed before ``lsn`` is done, and of the transaction whose commit is at ``commit_lsn`` (0/0: none
-    is in hand) the first ``ordinal`` changes. The rest says which server, slot and publication the position belongs
-    to, so that a position is never used where it means something else.
+    is in hand) the first ``ordinal`` changes. The facts beside it say which server, slot and publication the position
+    belongs to, so that a position is never used where it means something else. The rest is for whoever looks after
+    the stream: who consumes it, since when, and what went wrong last (see ``status``). Nothing is written while a
+    stream is idle.
     """
 
     stream = models.CharField(_("stream"), max_length=63, primary_key=True)
@@ -30,10 +32,19 @@ class Checkpoint(models.Model):
     )
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     updated_at = models.DateTimeField(_("updated"), auto_now=True)
+    committed_at = models.DateTimeField(
+        _("applied up to"), null=True, help_text=_("When what lies just before the position was committed.")
+    )
+    consumer_pid = models.BigIntegerField(_("consumer's pid"), null=True)
+    consumer_host = models.CharField(_("consumer's host"), max_length=255, default="", db_default="")
+    backend_pid = models.BigIntegerField(_("consumer's database session"), null=True)
+    started_at = models.DateTimeField(_("session started"), null=True)
+    last_error = models.TextField(_("last error"), default="", db_default="")
+    last_error_at = models.DateTimeField(_("time of the last error"), null=True)
 
     class Meta:  # noqa: D106  # Django's own
-        verbose_name = _("checkpoint")
-        verbose_name_plural = _("checkpoints")
+        verbose_name = _("stream")
+        verbose_name_plural = _("streams")
 
     def __str__(self) -> str:
         return f"{self.stream} at {self.lsn}"

@@ -37,6 +37,7 @@ def foreign_models() -> Models:
 def published_models(config: StreamConfig) -> Models:
     """List the models that a stream publishes; raise `ConfigurationError` for one that does not exist or is ours."""
     excluded_columns(config)
+    row_conditions(config)
     candidates = concrete_models()
     if config.models == ALL_MODELS:
         return tuple(model for model in candidates if _may_be_chosen(model, config))
@@ -87,6 +88,20 @@ def excluded_columns(config: StreamConfig) -> Mapping[str, frozenset[str]]:
             table = (field.model._meta.concrete_model or field.model)._meta.db_table
             found.setdefault(table, set()).add(str(field.column))
     return {table: frozenset(columns) for table, columns in found.items()}
+
+
+def row_conditions(config: StreamConfig) -> Mapping[str, models.Q]:
+    """List the conditions that rows must meet to be published, by table; raise `ConfigurationError` for no such model."""
+    found: dict[str, models.Q] = {}
+    for label, condition in config.rows.items():
+        try:
+            model = apps.get_model(label)
+        except (LookupError, ValueError):
+            known = tuple(model._meta.label for model in concrete_models())
+            raise ConfigurationError(f"ROWS names {label!r}, which no app has{suggest(label, known)}") from None
+        table = (model._meta.concrete_model or model)._meta.db_table
+        found[table] = found[table] & condition if table in found else condition
+    return found
 
 
 def _excluded_fields(label: str, names: Collection[str]) -> Iterator[models.Field[Any, Any]]:

@@ -48,6 +48,8 @@ class Connected:
     reference: Receiver | weakref.ReferenceType[Receiver]
     filter: Filter
     is_async: bool
+    #: The proxy model that it was connected to, where it was one: its table's model sends the changes all the same.
+    proxy: type[Model] | None = None
 
     @property
     def receiver(self) -> Receiver | None:
@@ -73,6 +75,7 @@ class WalSignal(ModelSignal):
     def __init__(self) -> None:
         super().__init__()
         self._filters: dict[Any, Filter] = {}
+        self._proxies: dict[Any, type[Model]] = {}
         #: Grows with every `connect` and `disconnect`, so that a compiled list of receivers can tell its age.
         self.generation = 0
 
@@ -123,20 +126,26 @@ class WalSignal(ModelSignal):
         named = {key[1] for key, _ in self._live(stream)}
         return tuple(model for model in models if id(model) in named)
 
+    def connections(self, models: Iterable[type[Model]]) -> Iterator[tuple[type[Model] | None, Connected]]:
+        """Walk all connections to these models, and those to every model, whose sender is then None."""
+        by_id: dict[int, type[Model] | None] = {id(model): model for model in models} | {id(None): None}
+        return ((by_id[key[1]], connected) for key, connected in self._live() if key[1] in by_id)
+
     def _live(self, stream: str | None = None) -> Iterator[tuple[Any, Connected]]:
         """Walk the connections whose receiver is alive, of one stream or of all; Django's list is read, not copied."""
         with self.lock:
             entries = list(self.receivers)
         for entry in entries:
             key, reference, is_async = entry[0], entry[1], entry[-1]
-            connected = Connected(reference, self._filters.get(key, Filter()), bool(is_async))
+            wanted, proxy = self._filters.get(key, Filter()), self._proxies.get(key)
+            connected = Connected(reference, wanted, bool(is_async), proxy)
             if connected.receiver is not None and (stream is None or connected.filter.stream in (None, stream)):
                 yield key, connected
 
     def _connect(
         self, receiver: Receiver, sender: type[Model] | None, *, weak: bool, dispatch_uid: str | None, wanted: Filter
     ) -> None:
-        sender = _concrete(sender)
+        proxy, sender = sender, _concrete(sender)
         _refuse_unknown_fields(sender, wanted.fields)
         key = _lookup_key(receiver, sender, dispatch_uid)
         if any(live == key and connected.filter != wanted for live, connected in self._live()):
@@ -146,12 +155,17 @@ class WalSignal(ModelSignal):
             )
         self.generation += 1
         self._filters[key] = wanted
+        self._proxies.pop(key, None)
+        if proxy is not None and proxy is not sender:
+            self._proxies[key] = proxy
         super(ModelSignal, self).connect(receiver, sender, weak, dispatch_uid)
 
     def _disconnect(self, receiver: Receiver | None, sender: type[Model] | None, dispatch_uid: str | None) -> bool:
         sender = _concrete(sender)
         self.generation += 1
-        self._filters.pop(_lookup_key(receiver, sender, dispatch_uid), None)
+        key = _lookup_key(receiver, sender, dispatch_uid)
+        self._filters.pop(key, None)
+        self._proxies.pop(key, None)
         return bool(super(ModelSignal, self).disconnect(receiver, sender, dispatch_uid))
 
 

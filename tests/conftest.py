@@ -14,8 +14,8 @@ MakeCluster = Callable[..., PostgresCluster]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the embedded server, in the one process that is not an xdist worker."""
-    if config.option.collectonly or not server.is_owner():
+    """Start the embedded server, in a process that runs tests: each xdist worker has one of its own."""
+    if config.option.collectonly or config.getoption("numprocesses", None) or not server.is_owner():
         return
     try:
         cluster = server.embedded_cluster()
@@ -32,9 +32,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         cluster.destroy()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the slow ones, so that no worker is left with one of them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """Say which server the tests ran on."""
-    cluster = config.stash.get(CLUSTER, None)
+    cluster = server.embedded_cluster()
     return f"postgresql: {f'embedded {cluster.config.version}' if cluster else f'given by {server.DSN}'}"
 
 

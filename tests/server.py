@@ -1,7 +1,7 @@
 """Which PostgreSQL the tests talk to: decided once a run, and told to every process of it through the environment.
 
 Django reads its settings before any fixture runs, so the address is settled here and the server started later, by
-conftest, in the process that pytest runs in; xdist's workers and the commands that tests start inherit the address.
+conftest, in the process that runs the tests; the commands that tests start inherit the address.
 """
 
 import os
@@ -22,6 +22,9 @@ HOME = "WALSIGNALS_TEST_HOME"
 OWNER = "WALSIGNALS_TEST_OWNER"
 """The process that starts and removes the embedded cluster."""
 
+WORKER = "WALSIGNALS_TEST_WORKER"
+"""The xdist worker that the server is for, if there is one."""
+
 FAST = {
     "fsync": "off",  # a killed process loses nothing by it, only a dead machine does; crash tests may turn it on
     "full_page_writes": "off",
@@ -35,13 +38,26 @@ FAST = {
 
 
 def settle() -> str:
-    """Return the server's conninfo, choosing a folder and a port for an embedded one the first time."""
-    if DSN not in os.environ:
+    """Return the server's conninfo, choosing a folder and a port for an embedded one the first time.
+
+    Each of xdist's workers has a server of its own: roles, transaction numbers and the end of the log are a server's.
+    """
+    if DSN not in os.environ or _is_worker_of_owner():
         home = temporary_home()
         os.environ[HOME] = str(home)
         os.environ[OWNER] = str(os.getpid())
         os.environ[DSN] = make_conninfo(host=str(home), port=free_port(), user=SUPERUSER, dbname="postgres")
     return os.environ[DSN]
+
+
+def _is_worker_of_owner() -> bool:
+    """Whether this process is one of xdist's, and still has the server of the process that started it."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    is_started_by_owner = os.environ.get(OWNER) == str(os.getppid())
+    if worker is None or WORKER in os.environ or not is_started_by_owner:
+        return False
+    os.environ[WORKER] = worker  # the commands that this worker's tests start keep its server
+    return True
 
 
 def embedded_cluster() -> PostgresCluster | None:

@@ -10,6 +10,7 @@ DEBUG = "TEST_DEBUG" in os.environ
 USE_TZ = True
 ALLOWED_HOSTS = ["testserver", "localhost"]
 ROOT_URLCONF = "tests.urls"
+STATIC_URL = "static/"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 DATABASES = {"default": {**database(settle()), "TEST": {"NAME": "test_walsignals"}}}
@@ -24,11 +25,13 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.postgres",
     "django.contrib.sessions",
+    "django.contrib.staticfiles",
     "django_walsignals",
     "tests.ledger",
     "tests.testapp",
 ]
 MIDDLEWARE = [
+    "tests.browser.policy.StrictPolicy",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",

@@ -18,7 +18,7 @@ from django_walsignals.changes import Operation, WalChange
 from django_walsignals.conf import get_stream
 from django_walsignals.models import Checkpoint
 from django_walsignals.replication.catalogue import Slot, read_slot
-from django_walsignals.signals import WalSignal, post_wal_change, post_wal_truncate, wal_message
+from django_walsignals.signals import WalSignal, post_wal_change, post_wal_truncate, wal_gap, wal_message
 from tests.processes import ManagedProcess, manage
 from tests.waiting import wait_until
 
@@ -115,13 +115,14 @@ def stream(
 @pytest.fixture
 def no_receivers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start without receivers, and forget this test's afterwards."""
-    for signal in (post_wal_change, post_wal_truncate, wal_message):
+    for signal in (post_wal_change, post_wal_truncate, wal_message, wal_gap):
         _isolate(monkeypatch, signal)
 
 
 def _isolate(monkeypatch: pytest.MonkeyPatch, signal: WalSignal) -> None:
     monkeypatch.setattr(signal, "receivers", [])
     monkeypatch.setattr(signal, "_filters", {})
+    monkeypatch.setattr(signal, "_proxies", {})
 
 
 __all__ = ["Operation", "Stream", "no_receivers", "stream"]

@@ -6,14 +6,17 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.db import OperationalError
 from django.test import Client
 from django.urls import reverse
 
 from django_walsignals import WalChange, post_wal_change
+from django_walsignals.admin import streams
 from django_walsignals.models import Checkpoint, DeadLetter
 from django_walsignals.protocol.lsn import LSN
 from tests.commands.test_walreplay import make
 from tests.ledger.models import Effect
+from tests.streams import Stream
 from tests.testapp.models import Note
 
 pytestmark = [pytest.mark.integration, pytest.mark.django_db]
@@ -30,11 +33,74 @@ def page(name: str, *args: object) -> str:
     return reverse(f"admin:walsignals_checkpoint_{name}", args=args)
 
 
-def test_the_list_shows_streams_and_positions(admin_client: Client, checkpoint: Checkpoint) -> None:
+def test_a_stream_that_is_no_longer_configured_is_shown_as_that(admin_client: Client, checkpoint: Checkpoint) -> None:
     response = admin_client.get(page("changelist"))
     assert response.status_code == 200
-    for text in ("a stream", "16/B374D848", "a_slot"):
+    for text in ("a stream", "a_slot", "not in WALSIGNALS"):
         assert text in response.text
+
+
+def test_a_stream_that_was_never_started_is_named_above_the_list(admin_client: Client, checkpoint: Checkpoint) -> None:
+    text = admin_client.get(page("changelist")).text
+    assert "Stream default (not set up): It has not been started yet. Run: manage.py walconsume default" in text
+
+
+@pytest.mark.django_db(transaction=True)
+class TestStreams:
+    """What the list and the page say of a stream that there is."""
+
+    @pytest.fixture
+    def stopped(self, stream: Stream) -> Stream:
+        stream.listen(Note)
+        stream.set_up()
+        Note.objects.create(text="waits")
+        return stream
+
+    def test_the_list_says_how_it_is_doing(self, admin_client: Client, stopped: Stream) -> None:
+        make(1)
+        Checkpoint.objects.update(last_error="<b>it broke</b>")
+        text = admin_client.get(page("changelist")).text
+        assert '<td class="field-state">stopped</td>' in text
+        assert re.search(r'field-lag_in_bytes">[\d.]+\xa0k?B<', text)
+        assert re.search(r'field-lag_in_time">[\d.]+\xa0s<', text)
+        assert re.search(r'field-wal_kept_in_bytes">[\d.]+\xa0k?B<', text)
+        assert '<td class="field-consumer_process">-</td>' in text
+        assert '<a href="/admin/walsignals/deadletter/?stream=default">1</a>' in text
+        assert "&lt;b&gt;it broke&lt;/b&gt;" in text
+        assert "has not been started" not in text
+
+    def test_the_link_leads_to_its_dead_letters(self, admin_client: Client, stopped: Stream) -> None:
+        make(1)
+        make(2, stream="other")
+        assert "1 dead letter\n" in admin_client.get("/admin/walsignals/deadletter/?stream=default").text
+
+    def test_the_page_says_what_to_do(self, admin_client: Client, stopped: Stream) -> None:
+        text = admin_client.get(page("change", "default")).text
+        for said in ("Nobody consumes it, and its slot keeps all log. Run: manage.py walconsume default", "reserved"):
+            assert said in text
+        assert re.search(r"[\d.]+ k?B; no limit", text)
+        assert re.search(r"none.*; the last one was pid \d+ on ", text)
+        assert str(stopped.checkpoint.lsn) in text
+
+    def test_a_page_reads_each_status_once(
+        self, admin_client: Client, stopped: Stream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read = []
+        original = streams.read_status
+        monkeypatch.setattr(streams, "read_status", lambda alias: read.append(alias) or original(alias))
+        admin_client.get(page("changelist"))
+        assert read == ["default"]
+
+    def test_a_database_out_of_reach_is_a_state(
+        self, admin_client: Client, stopped: Stream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*args: object) -> None:
+            raise OperationalError("connection refused")
+
+        monkeypatch.setattr("django_walsignals.status.reading.read_activity", refuse)
+        for text in (admin_client.get(page(*args)).text for args in (("changelist",), ("change", "default"))):
+            assert "unreachable" in text
+        assert "connection refused" in text
 
 
 def test_the_list_offers_no_action(admin_client: Client, checkpoint: Checkpoint) -> None:

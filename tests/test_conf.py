@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
+from django.db.models import Q
 from django.test import override_settings
 
 from django_walsignals import conf
@@ -13,7 +14,7 @@ from django_walsignals.conf import StreamConfig, get_stream, problems, stream_al
 from django_walsignals.exceptions import ConfigurationError
 
 KEYS = (
-    "DATABASE, CHECKPOINT_DATABASE, SLOT, PUBLICATION, MODELS, EXCLUDE, REPLICA_IDENTITY, REPLICATION_OPTIONS, "
+    "DATABASE, CHECKPOINT_DATABASE, SLOT, PUBLICATION, MODELS, EXCLUDE, ROWS, REPLICA_IDENTITY, REPLICATION_OPTIONS, "
     "BATCH_SIZE, MAX_ATTEMPTS, ON_ERROR"
 )
 
@@ -25,6 +26,7 @@ GIVEN: dict[str, tuple[Any, dict[str, Any]]] = {
     "PUBLICATION": ('The "Pub" é', {"publication": 'The "Pub" é'}),
     "MODELS": (["shop.Order", "auth.*"], {"models": ("shop.Order", "auth.*")}),
     "EXCLUDE": ({"Shop.Order": ("card",)}, {"exclude": {"shop.order": frozenset({"card"})}}),
+    "ROWS": ({"Shop.Order": Q(archived=False)}, {"rows": {"shop.order": Q(archived=False)}}),
     "REPLICA_IDENTITY": ("keep", {"replica_identity": "keep"}),
     "REPLICATION_OPTIONS": ({"host": "db"}, {"replication_options": {"host": "db"}}),
     "BATCH_SIZE": (1, {"batch_size": 1}),
@@ -47,6 +49,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
         {"auth.User": [["a"]]},
         None,
     ),
+    "ROWS": (None, Q(a=1), [Q(a=1)], {"shop.Order": {"a": 1}}, {"shop.Order": None}, {7: Q(a=1)}),
     "REPLICA_IDENTITY": ("FULL", "default", None, ["full"]),
     "REPLICATION_OPTIONS": (None, "host=db", ["host"]),
     "BATCH_SIZE": (0, -1, 1.5, "1000", None, True),
@@ -92,6 +95,7 @@ def assert_documented_defaults() -> None:
         publication="walsignals_default",
         models=None,
         exclude={"auth.user": frozenset({"password"})},
+        rows={},
         replica_identity="full",
         replication_options={},
         batch_size=1000,
@@ -178,13 +182,17 @@ def test_the_problems_of_one_stream_do_not_stop_another() -> None:
             get_stream("bad")
 
 
-@pytest.mark.parametrize("value", [[], ["default"], "default", 7, {"default": None}, {"default": []}, {"default": "x"}])
+@pytest.mark.parametrize(
+    "value", [[], ["default"], "default", 7, {"default": None}, {"default": []}, {"default": "x"}, {5: {}}]
+)
 def test_a_setting_of_another_shape_is_refused_wherever_it_is_read(value: Any) -> None:
     with override_settings(WALSIGNALS=value):
         (problem,) = problems()
         assert problem.kind == "shape"
         with pytest.raises(ConfigurationError, match="WALSIGNALS must be a dict of dicts"):
             get_stream()
+        with pytest.raises(ConfigurationError, match="WALSIGNALS must be a dict of dicts"):
+            stream_aliases()
 
 
 class TestStreams:

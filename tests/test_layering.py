@@ -27,15 +27,58 @@ ARROWS: dict[str, set[str]] = {
     "fields": {"protocol"},
     "models": {"fields"},
     "migrations": {"fields"},
-    "changes": {"protocol"},
+    "transactions": {"protocol"},
+    "changes": {"protocol", "transactions"},
+    "metadata": set(),
+    "contexts": {"metadata"},
+    "statements": set(),
+    "emission": {"conf", "contexts", "metadata", "statements"},
+    "messages": {"metadata"},
+    "middleware": {"contexts"},
     "signals": {"changes"},
     "receivers": {"signals", "changes"},
     "selection": {"conf", "signals"},
     "binding": {"protocol", "changes"},
     "provisioning": {"replication", "conf", "selection"},
-    "delivery": {"replication", "protocol", "binding", "changes", "signals", "models", "conf", "selection"},
+    "operations": {"provisioning"},
+    "delivery": {
+        "replication",
+        "protocol",
+        "binding",
+        "changes",
+        "signals",
+        "models",
+        "conf",
+        "selection",
+        "metadata",
+        "transactions",
+    },
     "broadcast": {"signals", "changes", "conf"},
-    "management": {"delivery", "provisioning", "replication", "protocol", "models", "conf", "selection"},
+    "tail": {
+        "changes",
+        "conf",
+        "delivery",
+        "provisioning",
+        "replication",
+        "selection",
+        "signals",
+        "transactions",
+    },
+    "metrics": {"delivery", "changes", "conf", "status", "__version__"},
+    "status": {"models", "conf", "replication", "protocol", "delivery"},
+    "management": {
+        "checks",
+        "metrics",
+        "delivery",
+        "provisioning",
+        "replication",
+        "protocol",
+        "models",
+        "conf",
+        "selection",
+        "status",
+        "tail",
+    },
     "testing": {
         "changes",
         "signals",
@@ -48,12 +91,14 @@ ARROWS: dict[str, set[str]] = {
         "selection",
         "provisioning",
         "replication",
+        "contexts",
+        "transactions",
     },
     "pytest_plugin": {"conf", "testing"},
-    "checks": {"conf", "selection"},
-    "admin": {"models", "delivery", "changes", "conf"},
-    "apps": {"checks"},
-    "__init__": {"changes", "protocol", "receivers", "signals"},
+    "checks": {"conf", "selection", "signals", "models", "delivery", "provisioning", "replication"},
+    "admin": {"models", "delivery", "changes", "conf", "status"},
+    "apps": {"checks", "emission"},
+    "__init__": {"changes", "protocol", "receivers", "signals", "contexts", "messages", "transactions"},
 }
 
 #: What a part may import that is neither the standard library's nor ours.
@@ -61,13 +106,21 @@ FOREIGN: dict[str, set[str]] = {
     "exceptions": set(),
     "protocol": set(),
     "__init__": set(),
+    "transactions": set(),
+    "statements": set(),
+    "emission": {"django", "psycopg"},
+    "middleware": {"asgiref", "django"},
     "pytest_plugin": {"django", "pytest"},
     "replication": {"psycopg"},
     "broadcast": {"asgiref", "channels", "django"},
     "binding": {"django", "psycopg"},
     "provisioning": {"django", "psycopg", "stamina"},
+    "management": {"django", "rich"},
     "receivers": {"asgiref", "django"},
+    "metrics": {"django", "prometheus_client"},
+    "tail": {"django", "rich"},
     "delivery": {"asgiref", "django", "psycopg", "stamina"},
+    "status": {"django", "rich"},
 }
 BY_DEFAULT = {"django"}
 
@@ -146,6 +199,11 @@ def test_nothing_but_broadcast_imports_channels() -> None:
     assert {part_of(found.importer) for found in OTHERS if found.target[0] == "channels"} <= {"broadcast"}
 
 
+def test_nothing_but_metrics_imports_prometheus_client() -> None:
+    importers = {part_of(found.importer) for found in OTHERS if found.target[0] == "prometheus_client"}
+    assert importers <= {"metrics"}
+
+
 def test_provisioning_speaks_sql_and_not_to_a_walsender() -> None:
     of_provisioning = [found for found in OURS if part_of(found.importer) == "provisioning"]
     of_replication = {found.target[2] for found in of_provisioning if found.target[1] == "replication"}
@@ -170,6 +228,18 @@ def test_importing_the_connection_does_not_load_django() -> None:
     found = loaded_by("import django_walsignals.replication.connection, django_walsignals.replication.parameters")
     assert "psycopg" in found
     assert "django" not in found
+
+
+def test_a_project_without_psycopg_gets_as_far_as_its_checks() -> None:
+    """That the driver is missing is for check E005 to say; a project with psycopg2 has connections before that."""
+    apps = ["admin", "auth", "contenttypes", "messages", "sessions"]
+    found = loaded_by(
+        "sys.modules['psycopg'] = None; import django; from django.conf import settings; from django.db import connections; "
+        f"settings.configure(INSTALLED_APPS=[*(f'django.contrib.{{app}}' for app in {apps}), '{NAME}'], "
+        "DATABASES={'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': ':memory:'}}); "
+        "django.setup(); del sys.modules['psycopg']; connections['default'].ensure_connection()"
+    )
+    assert "psycopg" not in found
 
 
 def loaded_by(code: str) -> set[str]:

@@ -21,6 +21,8 @@ PROMISED = {
     "UNKNOWN",
     "WalChange",
     "WalTruncate",
+    "context",
+    "emit_message",
     "on_change",
     "on_delete",
     "on_insert",
@@ -51,7 +53,7 @@ MEMBERS_OF_A_CHANGE = {
     "unknown_fields",
     "using",
 }
-MEMBERS_OF_A_TRANSACTION = {"commit_lsn", "committed_at", "context", "end_lsn", "finish", "xid"}
+MEMBERS_OF_A_TRANSACTION = {"commit_lsn", "committed_at", "context", "end_lsn", "finish", "with_context", "xid"}
 
 
 def public(value: object) -> set[str]:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -13,7 +12,8 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from tests import server
-from tests.processes import ROOT, ManagedProcess
+from tests.processes import ROOT
+from tests.project import Project
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -41,40 +41,12 @@ def block_of(name: str) -> str:
     return found
 
 
-class Project:
-    """A project made by ``django-admin startproject``, on a database of its own."""
-
-    def __init__(self, folder: Path, database: str) -> None:
-        self.folder = folder
-        self.env = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
-        for name in ("DJANGO_SETTINGS_MODULE", server.DSN, server.HOME, server.OWNER):
-            self.env.pop(name, None)
-        self.run("-m", "django", "startproject", "mysite", str(folder))
-        (folder / "shop" / "migrations").mkdir(parents=True)
-        for empty in ("shop/__init__.py", "shop/migrations/__init__.py"):
-            (folder / empty).touch()
-        (folder / "shop/models.py").write_text(MODELS)
-        entry = server.database(make_conninfo(os.environ[server.DSN], dbname=database))
-        self.append("mysite/settings.py", f"DATABASES = {{'default': {entry!r}}}\nINSTALLED_APPS += ['shop']\n")
-
-    def append(self, name: str, text: str) -> None:
-        with (self.folder / name).open("a") as file:
-            file.write("\n" + text)
-
-    def start(self, *arguments: str) -> ManagedProcess:
-        return ManagedProcess([sys.executable, *arguments], env=self.env, cwd=self.folder)
-
-    def run(self, *arguments: str) -> None:
-        with self.start(*arguments) as process:
-            process.succeed()
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
     name = f"readme_{os.getpid()}"
     with psycopg.connect(os.environ[server.DSN], autocommit=True) as session:
         session.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield Project(tmp_path, name)
+        yield Project.blank(tmp_path, make_conninfo(os.environ[server.DSN], dbname=name), MODELS)
         drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = %s"
         session.execute(drop, [name])
         session.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

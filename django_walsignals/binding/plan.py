@@ -21,7 +21,7 @@ from psycopg import abc
 from psycopg.adapt import Transformer
 from psycopg.pq import Format
 
-from django_walsignals.binding.deferred import block_deferred_fields
+from django_walsignals.binding.deferred import ExcludedFields, block_deferred_fields
 from django_walsignals.changes import UNKNOWN, FieldDiff, M, Row, Table
 from django_walsignals.protocol.messages import Relation
 
@@ -51,12 +51,13 @@ class TablePlan(Generic[M]):
         connection: BaseDatabaseWrapper,
         *,
         stream: str,
-        excluded: Collection[str] = (),
+        excluded: Mapping[str, Collection[str]] = MappingProxyType({}),
         base_types: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         """Compile the plan.
 
-        ``excluded`` names the columns that must never be decoded, ``base_types`` the type under each domain by OID.
+        ``excluded`` names the columns that must never be decoded, by table (``db_table``), ``base_types`` the type under
+        each domain by OID.
         """
         self.relation = relation
         self.model = model
@@ -64,7 +65,8 @@ class TablePlan(Generic[M]):
         self.stream = stream
         self.using = connection.alias
         #: Columns whose values must not be written down anywhere.
-        self.excluded_columns = frozenset(map(stored_name, excluded))
+        self.excluded_columns = frozenset(map(stored_name, excluded.get(model._meta.db_table, ())))
+        self._excluded_fields = ExcludedFields.of_columns(model, excluded)
         own = model._meta.local_concrete_fields
         self._attnames_of: dict[str, tuple[str, ...]] = {
             name: (field.attname,) for field in own for name in (field.name, field.attname)
@@ -81,6 +83,8 @@ class TablePlan(Generic[M]):
             for field in own
             if (name := stored_name(str(field.column))) in columns
         )
+        #: Where those are in a row.
+        self.excluded_at = [at for at, column in enumerate(relation.columns) if column.name in self.excluded_columns]
         self._by_attname = {field.attname: field for field in self._fields}
         self._attnames = [field.attname for field in self._fields]
         self.absent = frozenset(field.attname for field in model._meta.concrete_fields) - {*self._attnames}
@@ -89,6 +93,15 @@ class TablePlan(Generic[M]):
         self._load_record = transformer.load_sequence
         self._converters = [(at, field.convert) for at, field in enumerate(self._fields) if field.convert]
         self._undecodable: set[str] = set()
+
+    def keep_back(self, row: Row | None) -> Row | None:
+        """Forget the values of excluded columns, so that nothing that is kept or shown of a row can hold one."""
+        if row is None:
+            return None
+        kept = list(row)
+        for at in self.excluded_at:
+            kept[at] = UNKNOWN
+        return kept
 
     def attnames(self, field: str) -> tuple[str, ...]:
         """Resolve a field's name or attname, or "pk"; empty if this table has no column for it."""
@@ -116,7 +129,7 @@ class TablePlan(Generic[M]):
             return self.model.from_db(self.using, self._attnames, values)
         known = {name: value for name, value in zip(self._attnames, values, strict=True) if value is not UNKNOWN}
         instance = self.model.from_db(self.using, [*known], [*known.values()])
-        block_deferred_fields(instance)
+        block_deferred_fields(instance, self._excluded_fields)
         return instance
 
     def unknown_fields(self, row: Row) -> frozenset[str]:
@@ -174,16 +187,17 @@ class TablePlan(Generic[M]):
             return UNKNOWN
         try:
             value = None if data is None else field.load(data)
-        except psycopg.DataError as exc:
-            self._report_undecodable(field.attname, exc)
+        except psycopg.DataError:
+            self._report_undecodable(field.attname)
             return UNKNOWN
         return value if field.convert is None else field.convert(value)
 
-    def _report_undecodable(self, attname: str, exc: psycopg.DataError) -> None:
-        """Say once a field that a value, such as a date of ``infinity``, has no counterpart in Python."""
+    def _report_undecodable(self, attname: str) -> None:
+        """Say once a field that a value, such as a date of ``infinity``, has no counterpart in Python; not which value."""
         if attname not in self._undecodable:
             self._undecodable.add(attname)
-            logger.warning("%s.%s is deferred where psycopg can't load it: %s", self.model._meta.label, attname, exc)
+            label = self.model._meta.label
+            logger.warning("%s.%s is deferred where psycopg has no Python value for what it holds", label, attname)
 
 
 def stored_name(column: str) -> str:

@@ -25,6 +25,7 @@ from django_walsignals.delivery.backoff import Backoff
 from django_walsignals.delivery.checkpoint import CheckpointKeeper, NoCheckpoint
 from django_walsignals.delivery.dispatch import batch_transaction, call
 from django_walsignals.delivery.intake import Event
+from django_walsignals.delivery.observer import NOBODY, Observer
 from django_walsignals.delivery.position import Position
 from django_walsignals.delivery.routing import Target
 from django_walsignals.delivery.savepoint import call_with_savepoint, enforce_constraints, is_usable
@@ -73,6 +74,8 @@ class CarefulDelivery:
         backoff: Backoff,
         pause: Callable[[float], bool],
         now: Callable[[], datetime] = timezone.now,
+        *,
+        observer: Observer = NOBODY,
     ) -> None:
         """``pause`` waits so many seconds, and says whether it was left to the end."""
         self._config = config
@@ -80,6 +83,7 @@ class CarefulDelivery:
         self._backoff = backoff
         self._pause = pause
         self._now = now
+        self._observer = observer
         self._dead_in_a_row: Counter[str] = Counter()
         #: Dead letters written so far.
         self.dead_letters = 0
@@ -100,8 +104,8 @@ class CarefulDelivery:
                         call(sent, target, self._using)
             enforce_constraints(self._using)
             self._bury(dead, keeper)
-            keeper.move(old, new)
-        self.dead_letters += len(dead)
+            keeper.move(old, new, _committed_at(events[-1][0]) if events else None)
+        self._count(dead)
         for name in worked.difference(letter.receiver for letter in dead):
             self._remember(name, is_dead=False)
 
@@ -160,9 +164,10 @@ class CarefulDelivery:
                     self._attempt_call(number, attempted, failures)
             enforce_constraints(self._using)
             dead = {at: failure for at, failure in failures.items() if self._is_dead(failure, calls[at])}
-            self._bury([self._letter(calls[at], failure) for at, failure in dead.items()], keeper)
-            keeper.move(old, new)
-        self.dead_letters += len(dead)
+            written = [self._letter(calls[at], failure) for at, failure in dead.items()]
+            self._bury(written, keeper)
+            keeper.move(old, new, _committed_at(calls[0].sent))
+        self._count(written)
         for number, attempted in enumerate(calls):
             self._remember(attempted.name, is_dead=number in dead)
 
@@ -196,6 +201,7 @@ class CarefulDelivery:
             worked.add(attempted.name)
 
     def _note(self, failure: Failure | None, exc: ReceiverError) -> Failure:
+        self._observer.receiver_failed(exc.receiver)
         now = self._now()
         first_at, attempts = (failure.first_at, failure.attempts) if failure else (now, 0)
         return Failure(attempts + 1, first_at, now, **letters.describe_error(exc))
@@ -220,6 +226,12 @@ class CarefulDelivery:
             rows = DeadLetter.objects.using(self._using)
             rows.bulk_create(dead, update_conflicts=True, unique_fields=unique, update_fields=_UPDATED)
 
+    def _count(self, dead: Sequence[DeadLetter]) -> None:
+        """Count dead letters that are committed."""
+        self.dead_letters += len(dead)
+        if dead:
+            self._observer.dead_letters_written([letter.receiver for letter in dead])
+
     def _remember(self, name: str, *, is_dead: bool) -> None:
         if is_dead:
             self._dead_in_a_row[name] += 1
@@ -243,6 +255,12 @@ class _Retry(Exception):  # control flow inside this module
         super().__init__()
         self.failure = failure
         self.wait = wait
+
+
+def _committed_at(sent: Any) -> datetime | None:
+    """Say when a change was committed; None for a message outside a transaction."""
+    transaction = sent.transaction
+    return None if transaction is None else transaction.committed_at
 
 
 def _by_change(events: Sequence[Event], start: Position) -> Iterator[tuple[Position, list[Call]]]:

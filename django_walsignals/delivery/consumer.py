@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 
-from django.db import connections, reset_queries
+from django.db import Error, connections, reset_queries
 
 from django_walsignals.binding.registry import TableRegistry
 from django_walsignals.conf import StreamConfig
 from django_walsignals.delivery import waiting
 from django_walsignals.delivery.careful import CarefulDelivery, Interrupted
 from django_walsignals.delivery.feedback import Feedback, FeedbackThread
-from django_walsignals.delivery.intake import Batch, Intake
+from django_walsignals.delivery.intake import Batch, Event, Intake
+from django_walsignals.delivery.observer import NOBODY, Observer
 from django_walsignals.delivery.position import Position, Progress
-from django_walsignals.delivery.routing import Router
+from django_walsignals.delivery.routing import PUBLIC, Router, Signals
 from django_walsignals.delivery.session import Session
 from django_walsignals.delivery.shutdown import StopRequest
-from django_walsignals.exceptions import CheckpointMoved, DeliveryError
-from django_walsignals.protocol.frames import Keepalive
+from django_walsignals.exceptions import CheckpointMoved, DeliveryError, ReceiverError
+from django_walsignals.protocol.frames import Keepalive, to_datetime
 from django_walsignals.protocol.lsn import LSN
+from django_walsignals.replication.activity import read_log_end
 from django_walsignals.selection import foreign_models
 
 logger = logging.getLogger(__name__)
@@ -68,6 +72,8 @@ class Consumer:
         tally: Tally,
         *,
         clock: Callable[[], float] = time.monotonic,
+        observer: Observer = NOBODY,
+        signals: Signals = PUBLIC,
     ) -> None:
         database = connections[config.database]
         self._config = config
@@ -77,7 +83,9 @@ class Consumer:
         self._stop = stop
         self._tally = tally
         self._clock = clock
-        self._router = Router(config, TableRegistry.load(database, foreign_models()), database)
+        self._observer = observer
+        registry = TableRegistry.load(database, foreign_models())
+        self._router = Router(config, registry, database, observer=observer, signals=signals)
         self._batch = Batch(config.batch_size)
         self._intake = Intake(self._router, self._batch, session.position, stream=config.alias, using=database.alias)
         self._progress = Progress(session.position)
@@ -88,13 +96,17 @@ class Consumer:
         self._waiter = waiting.Waiter(session.connection.fileno(), stop, self._aliases)
         self._saved_at = clock()
         self._is_asked = False
+        self._caught_up_at: datetime | None = None
+        self._dry_at: float | None = None
 
     def run(self) -> None:
         """Consume; return when stopped or done, raise a `WalSignalsError` or a database error for anything else."""
         with FeedbackThread(self._feedback, self._connection, self._waiter.orm_sockets):
             while not self._is_finished():
+                self._observer.working()
                 self._batch.max_events = self._tally.room(self._config.batch_size)
                 is_dry = self._take_in()
+                self._dry_at = self._clock() if is_dry else None
                 if self._batch.events:
                     self._deliver()
                 else:
@@ -102,6 +114,7 @@ class Consumer:
                 if is_dry and not self._is_finished():
                     self._wait()
             self._keep_idle_position(is_last=True)
+            self._note_end()
 
     def _take_in(self) -> bool:
         """Fill the batch with what the socket has; say whether it has run dry."""
@@ -124,6 +137,8 @@ class Consumer:
     def _answer(self, keepalive: Keepalive) -> None:
         """Take note of how far the server is; it is told nothing but what is committed."""
         self._intake.skip_to(keepalive.wal_end)
+        if not (keepalive.reply_requested or self._intake.in_transaction):  # such a one says that the log ends here
+            self._caught_up_at = to_datetime(keepalive.sent_at)
         if keepalive.reply_requested:
             self._is_asked = True
             self._feedback.request()
@@ -132,6 +147,8 @@ class Consumer:
         """Deliver the batch: at once if that goes well, and carefully if a receiver does not let it."""
         position = self._intake.position
         self._progress.receive(position)
+        self._feedback.take(max(position.lsn, position.commit_lsn))
+        started = self._clock()
         try:
             self._delivery.deliver(self._batch.events, self._keeper, self._progress.done, position)
         except CheckpointMoved:
@@ -139,29 +156,39 @@ class Consumer:
         except DeliveryError as exc:
             again = "%s; the batch was rolled back, and is taken again one change at a time"
             logger.warning(again, exc, exc_info=exc.__cause__)
-            if not self._deliver_carefully(position):
+            self._observer.batch_rolled_back()
+            if isinstance(exc, ReceiverError):
+                self._observer.receiver_failed(exc.receiver)
+            if not self._deliver_carefully(position, started):
                 return  # somebody wants to stop
         self._finish(position)
-        self._tally.delivered += len(self._batch.events)
+        self._count(self._batch.events, started)
         self._batch.clear()
         self._waiter.refuse_replaced()
         waiting.close_obsolete(self._aliases)
         if self._connection_logs_queries():
             reset_queries()
 
-    def _deliver_carefully(self, position: Position) -> bool:
+    def _deliver_carefully(self, position: Position, started: float) -> bool:
         """Deliver one change at a time; say whether all of the batch is done."""
         done = self._progress.done
         try:
             self._delivery.deliver_carefully(self._batch.events, self._keeper, done, self._progress.finish)
-        except Interrupted:
+        except BaseException as exc:
             done = self._progress.done
-            self._tally.delivered += sum(
-                (done.commit_lsn, done.ordinal) >= sent.place for sent, _ in self._batch.events
-            )
-            return False
+            place = done.commit_lsn, done.ordinal
+            self._count([event for event in self._batch.events if event[0].place <= place], started)
+            if isinstance(exc, Interrupted):
+                return False
+            raise
         self._keeper.save(self._progress.done, position)
         return True
+
+    def _count(self, events: Sequence[Event], started: float) -> None:
+        """Count what is committed; ``started`` is when its delivery began."""
+        self._tally.delivered += len(events)
+        if events:
+            self._observer.batch_delivered(events, self._clock() - started)
 
     def _keep_idle_position(self, *, is_last: bool = False) -> None:
         """Store and confirm a position behind which there was nothing to deliver, at a bounded rate."""
@@ -171,8 +198,21 @@ class Consumer:
         is_due = self._is_worth_saving() and self._clock() - self._saved_at >= IDLE_SAVE_SECONDS
         if position.lsn > done.lsn and (is_due or is_last):
             self._progress.receive(position)
-            self._keeper.save(done, position)
+            self._keeper.save(done, position, self._caught_up_at)
             self._finish(position)
+
+    def _note_end(self) -> None:
+        """Write until when the stream was up to date, where it ended with nothing left to read: its age counts from then.
+
+        It is for `status` alone, so that a database that is going away, or a rival, is no matter.
+        """
+        if self._dry_at is None:
+            return
+        done, ago = self._progress.done, timedelta(seconds=self._clock() - self._dry_at)
+        with suppress(Error, CheckpointMoved), connections[self._config.database].cursor() as cursor:
+            now, end = read_log_end(cursor)
+            if not self._batch.events and end - done.lsn < IDLE_SAVE_BYTES:
+                self._keeper.save(done, done, now - ago)
 
     def _is_worth_saving(self) -> bool:
         """Say whether the idle position is far enough ahead, or a server asks for it.
@@ -195,6 +235,7 @@ class Consumer:
         seconds = self._feedback.seconds_left()
         if self._is_worth_saving():
             seconds = min(seconds, IDLE_SAVE_SECONDS)
+        self._observer.waiting()
         self._waiter.wait(seconds)
         self._feedback.send_if_due()
 

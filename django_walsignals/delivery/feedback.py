@@ -40,6 +40,9 @@ MIN_REPLY_GAP: Final = 0.1
 ASK_AFTER: Final = 0.5
 ANSWER_WITHIN: Final = 2.0
 
+#: A batch that has been in hand for so many seconds is spoken of as received: one that is done sooner is not worth it.
+IN_HAND_AFTER: Final = 5.0
+
 #: The other side has gone: Linux says so even while its last words are still unread. Elsewhere only a full hang-up
 #: shows.
 _PEER_GONE: Final = getattr(select, "POLLRDHUP", 0) | getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
@@ -67,6 +70,7 @@ class Feedback:
         self._due = self._sent_at + self._interval
         self._heard_at = self._sent_at
         self._asked_at: float | None = None
+        self._in_hand: tuple[LSN, float] | None = None
 
     @property
     def confirmed(self) -> LSN:
@@ -77,10 +81,18 @@ class Feedback:
         """Say how long until a status is due; 0 when it is."""
         return max(0.0, self._due - self._clock())
 
+    def take(self, lsn: LSN) -> None:
+        """Take note that what there is up to ``lsn`` is in hand, until the next `confirm`.
+
+        The server is told on the timer alone, and shows it to whoever asks why nothing gets done (see ``status``).
+        """
+        self._in_hand = lsn, self._clock()
+
     def confirm(self, lsn: LSN) -> None:
         """Tell the server that everything before ``lsn`` is committed; raise ``ValueError`` for a step back."""
         if lsn < self._confirmed:
             raise ValueError(f"confirming {lsn} after {self._confirmed}")
+        self._in_hand = None
         if lsn > self._confirmed:
             self._confirmed = lsn
             self.send()
@@ -116,10 +128,17 @@ class Feedback:
         """Send a status now."""
         with self._connection.lock:
             at = self._confirmed
-            status = StandbyStatus(at, at, at, to_wire_time(self._wall_clock()), reply_requested)
+            status = StandbyStatus(self._received(), at, at, to_wire_time(self._wall_clock()), reply_requested)
             self._connection.send_status(status)
             self._sent_at = self._clock()
             self._due = self._sent_at + self._interval
+
+    def _received(self) -> LSN:
+        """Say up to where a batch is in hand that takes its time; the server may forget nothing on account of it."""
+        in_hand = self._in_hand
+        if in_hand is None or self._clock() - in_hand[1] < IN_HAND_AFTER:
+            return self._confirmed
+        return max(self._confirmed, in_hand[0])
 
 
 class FeedbackThread:

@@ -8,13 +8,14 @@ dispatched.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from django_walsignals.exceptions import GapError
 from django_walsignals.models import Checkpoint
 from django_walsignals.protocol.lsn import LSN
-from django_walsignals.replication.catalogue import Publication, Slot
+from django_walsignals.replication.catalogue import Publication, PublishedTable, Slot
 from django_walsignals.replication.connection import SystemIdentity
 
 
@@ -68,7 +69,7 @@ def find_gap(checkpoint: Checkpoint, situation: Situation) -> Gap | None:
 
 def published_tables(checkpoint: Checkpoint) -> set[str]:
     """Name the tables that the publication held at the last start, as ``schema.name``."""
-    return {name for name, _ in checkpoint.publication.get("tables", {}).values()}
+    return {name for name, *_ in checkpoint.publication.get("tables", {}).values()}
 
 
 def _gaps(checkpoint: Checkpoint, situation: Situation) -> Iterator[tuple[GapKind, str]]:
@@ -150,14 +151,36 @@ def _publication_gaps(checkpoint: Checkpoint, situation: Situation) -> Iterator[
             f"its publication was changed, after {checkpoint.lsn}, to leave out some operations: such changes are missing.",
         )
     members = {str(oid): table for oid, table in publication.tables.items()}
-    for oid, (name, membership) in stored["tables"].items():
+    for oid, (name, membership, *then) in stored["tables"].items():
         member = members.get(oid)
         came_back = member is not None and member.membership != membership
         if came_back or (member is None and name in situation.wanted_tables):
+            narrowed = "" if member is None else _narrowed(then, member)
             yield (
                 GapKind.TABLE,
                 (
-                    f"table {name} was taken out of its publication (or dropped) after {checkpoint.lsn}. Its changes from "
-                    f"while it was out, up to {situation.system.flushed} at most, are missing."
+                    f"table {name} was taken out of its publication (or dropped){narrowed} after {checkpoint.lsn}. Its "
+                    f"changes from while it was out, up to {situation.system.flushed} at most, are missing."
                 ),
             )
+
+
+def _narrowed(then: Sequence[Any], now: PublishedTable) -> str:
+    """Say what is published of a table that was not so ``then``; a fingerprint of an earlier version does not know."""
+    if not then:
+        return ""
+    columns, row_filter = then
+    said = ""
+    if (hidden := _listed(columns)) != (shown := _listed(now.columns)):
+        said += f", and put back with {shown} instead of {hidden},"
+    if row_filter != now.row_filter:
+        said += f", and put back with {_rows(now.row_filter)} instead of {_rows(row_filter)},"
+    return said
+
+
+def _listed(columns: Sequence[str] | None) -> str:
+    return "all columns" if columns is None else f"the columns {', '.join(columns)}"
+
+
+def _rows(row_filter: str) -> str:
+    return f"the rows where {row_filter}" if row_filter else "all rows"

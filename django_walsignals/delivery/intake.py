@@ -6,23 +6,25 @@ the server sends again after a restart, are counted (the ordinal identifies a ch
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final
 
 from django_walsignals.binding.builder import rows_of
-from django_walsignals.changes import Transaction, WalChange, WalTruncate
+from django_walsignals.changes import WalChange, WalTruncate
 from django_walsignals.delivery.position import Position
 from django_walsignals.delivery.routing import OPERATION_OF, ReceivedMessage, Router, Target
 from django_walsignals.exceptions import ProtocolError
+from django_walsignals.metadata import CONTEXT_PREFIX, decode, is_reserved
 from django_walsignals.protocol import pgoutput
 from django_walsignals.protocol.frames import to_datetime
 from django_walsignals.protocol.lsn import LSN
 from django_walsignals.protocol.messages import Begin, Commit, LogicalMessage, Relation, RowMessage, Truncate
+from django_walsignals.transactions import Transaction
+
+logger = logging.getLogger(__name__)
 
 #: A batch ends at this many bytes of rows, so that memory is bounded whatever the rows' size.
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
-
-#: The prefix of messages that this library writes for itself.
-OWN_PREFIX: Final = "walsignals"
 
 Event = tuple[Any, tuple[Target, ...]]
 
@@ -66,6 +68,7 @@ class Intake:
         self._last = done
         self._transaction: Transaction | None = None
         self._ordinal = 0
+        self._is_context_odd = False
 
     @property
     def position(self) -> Position:
@@ -99,6 +102,8 @@ class Intake:
         old, new = rows_of(self._decode_row(message), route.relation, is_mixed=route.is_mixed)
         targets = tuple([target for target in targets if target.wants(old, new)])
         if targets:
+            if route.plan.excluded_at:
+                old, new = route.plan.keep_back(old), route.plan.keep_back(new)
             change = WalChange(route.plan, operation, old, new, transaction, self._ordinal)
             self._batch.add((change, targets), len(message))
 
@@ -180,6 +185,8 @@ class Intake:
     def _message(self, emitted: LogicalMessage, size: int) -> None:
         """Take in a message; one outside a transaction is a transaction of its own, of one change."""
         if emitted.transactional:
+            if emitted.prefix == CONTEXT_PREFIX:
+                self._set_context(emitted.content)  # also where it was done before: what follows may not be
             transaction = self._count()
             if transaction is None:
                 return
@@ -190,6 +197,17 @@ class Intake:
                 return
             self._last = max(self._last, Position(self._last.lsn, commit_lsn, ordinal))
         targets = self._router.message_targets()
-        if targets and emitted.prefix != OWN_PREFIX:
+        if targets and not is_reserved(emitted.prefix):
             sent = ReceivedMessage(emitted.prefix, emitted.content, transaction, commit_lsn, ordinal)
             self._batch.add((sent, targets), size)
+
+    def _set_context(self, content: bytes) -> None:
+        """Have the transaction's changes from here on carry what its application said of them."""
+        if self._transaction is None:
+            return  # which is an error, as for any change outside a transaction
+        try:
+            self._transaction = self._transaction.with_context(decode(content))
+        except ValueError as exc:
+            if not self._is_context_odd:
+                logger.warning("A message with prefix %s is passed over, and any more like it: %s", CONTEXT_PREFIX, exc)
+            self._is_context_odd = True

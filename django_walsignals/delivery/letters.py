@@ -17,7 +17,7 @@ from django.db import connections
 
 from django_walsignals.binding.plan import TablePlan, stored_name
 from django_walsignals.binding.registry import TableRegistry
-from django_walsignals.changes import UNKNOWN, Operation, Row, Transaction, WalChange, WalTruncate
+from django_walsignals.changes import UNKNOWN, Operation, Row, WalChange, WalTruncate
 from django_walsignals.conf import StreamConfig, get_stream, stream_aliases
 from django_walsignals.delivery.routing import ReceivedMessage, Target
 from django_walsignals.exceptions import ConfigurationError, ReceiverError
@@ -25,6 +25,7 @@ from django_walsignals.models import DeadLetter
 from django_walsignals.protocol.lsn import LSN
 from django_walsignals.protocol.messages import Column, Relation
 from django_walsignals.selection import excluded_columns
+from django_walsignals.transactions import Transaction
 
 Sent = WalChange[Any] | WalTruncate | ReceivedMessage
 
@@ -69,14 +70,14 @@ def revive(letter: DeadLetter, config: StreamConfig) -> Sent:
         model,
         connection,
         stream=config.alias,
-        excluded=excluded_columns(config).get(model._meta.db_table, frozenset()),
+        excluded=excluded_columns(config),
         base_types=registry.base_types,
     )
     assert transaction is not None  # noqa: S101  # only a message may have none
     if letter.kind == DeadLetter.Kind.TRUNCATE:
         options = payload["cascade"], payload["restart_identity"]
         return WalTruncate(model, plan.table, *options, transaction, ordinal, config.alias, config.database)
-    old, new = _row(payload["old"], relation), _row(payload["new"], relation)
+    old, new = (plan.keep_back(_row(payload[side], relation)) for side in ("old", "new"))
     return WalChange(plan, Operation(letter.operation), old, new, transaction, ordinal)
 
 
@@ -140,7 +141,7 @@ def _hidden_today(letter: DeadLetter) -> set[str]:
         return set()
     aliases = [letter.stream] if letter.stream in stream_aliases() else stream_aliases()
     tables = [excluded_columns(get_stream(alias)) for alias in aliases]
-    return {column for excluded in tables for column in excluded.get(model._meta.db_table, ())}
+    return {stored_name(column) for excluded in tables for column in excluded.get(model._meta.db_table, ())}
 
 
 def _sides(operation: str, old: str, new: str) -> tuple[str, str]:

@@ -18,13 +18,15 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_walsignals.binding.plan import TablePlan
 from django_walsignals.binding.registry import TableRegistry
-from django_walsignals.changes import Operation, Row, Transaction, WalChange, WalTruncate
+from django_walsignals.changes import Operation, Row, WalChange, WalTruncate
 from django_walsignals.conf import StreamConfig
+from django_walsignals.delivery.observer import NOBODY, Observer, Send
 from django_walsignals.exceptions import ProtocolError
 from django_walsignals.protocol.lsn import LSN
 from django_walsignals.protocol.messages import Relation
 from django_walsignals.selection import excluded_columns
-from django_walsignals.signals import Connected, post_wal_change, post_wal_truncate, wal_message
+from django_walsignals.signals import Connected, WalSignal, post_wal_change, post_wal_truncate, wal_message
+from django_walsignals.transactions import Transaction
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,22 @@ OPERATION_OF: Final[Mapping[int, Operation]] = {
     b"U"[0]: Operation.UPDATE,
     b"D"[0]: Operation.DELETE,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """The signals whose receivers are called: the public ones, unless a consumer brings its own."""
+
+    change: WalSignal = post_wal_change
+    truncate: WalSignal = post_wal_truncate
+    message: WalSignal = wal_message
+
+
+PUBLIC: Final = Signals()
+
+
+#: From what was received to the keywords that a receiver is called with.
+Keywords = Callable[[Any], dict[str, Any]]
 
 
 class ReceivedMessage(NamedTuple):
@@ -59,7 +77,7 @@ class ReceivedMessage(NamedTuple):
 class Target(NamedTuple):
     """A receiver, ready to be called with what it is to hear of."""
 
-    send: Callable[[Any], Any]
+    send: Send
     path: str
     when: Callable[[Any], bool] | None = None
     indexes: tuple[int, ...] | None = None
@@ -85,15 +103,25 @@ class Route:
 class Router:
     """The routes of the relations that this session has been told of."""
 
-    def __init__(self, config: StreamConfig, registry: TableRegistry, connection: BaseDatabaseWrapper) -> None:
+    def __init__(
+        self,
+        config: StreamConfig,
+        registry: TableRegistry,
+        connection: BaseDatabaseWrapper,
+        *,
+        observer: Observer = NOBODY,
+        signals: Signals = PUBLIC,
+    ) -> None:
         self._config = config
         self._registry = registry
         self._connection = connection
+        self._observer = observer
+        self._signals = signals
         self._excluded = excluded_columns(config)
         self._routes: dict[int, Route] = {}
         self._mixed: set[int] = set()
         self._last_relation: Relation | None = None
-        self._generation = post_wal_change.generation
+        self._generation = signals.change.generation
         self.unmapped: Counter[str] = Counter()
 
     def add(self, relation: Relation) -> None:
@@ -125,8 +153,9 @@ class Router:
 
     def refresh(self) -> None:
         """Take note of receivers that were connected or disconnected since."""
-        if self._generation != post_wal_change.generation:
-            self._generation = post_wal_change.generation
+        generation = self._signals.change.generation
+        if self._generation != generation:
+            self._generation = generation
             for route in self._routes.values():
                 self._aim(route)
 
@@ -141,32 +170,39 @@ class Router:
 
     def truncate_targets(self, model: type[models.Model]) -> tuple[Target, ...]:
         """List the receivers of a model's TRUNCATE."""
-        connected = post_wal_truncate.receivers_for(model, self._config.alias)
-        return tuple(Target(_sender(receiver, _truncate_keywords), receiver.path) for receiver in connected)
+        signal = self._signals.truncate
+        connected = signal.receivers_for(model, self._config.alias)
+        return tuple(
+            Target(self._sender(receiver, signal, _truncate_keywords), receiver.path) for receiver in connected
+        )
 
     def message_targets(self) -> tuple[Target, ...]:
         """List the receivers of logical messages."""
-        connected = wal_message.receivers_for(None, self._config.alias)
-        return tuple(Target(_sender(receiver, _message_keywords), receiver.path) for receiver in connected)
+        signal = self._signals.message
+        connected = signal.receivers_for(None, self._config.alias)
+        return tuple(Target(self._sender(receiver, signal, _message_keywords), receiver.path) for receiver in connected)
 
     def _plan(self, relation: Relation, model: type[models.Model]) -> TablePlan[Any]:
-        excluded = self._excluded.get(model._meta.db_table, frozenset())
         return TablePlan(
             relation,
             model,
             self._connection,
             stream=self._config.alias,
-            excluded=excluded,
+            excluded=self._excluded,
             base_types=self._registry.base_types,
         )
+
+    def _sender(self, connected: Connected, signal: WalSignal, keywords: Keywords) -> Send:
+        return self._observer.watched(_sender(connected, signal, keywords), connected.path)
 
     def _aim(self, route: Route) -> None:
         if route.plan is None:
             return
-        connected = post_wal_change.receivers_for(route.plan.model, self._config.alias)
+        signal = self._signals.change
+        connected = signal.receivers_for(route.plan.model, self._config.alias)
         route.targets = {
             operation: tuple(
-                _change_target(receiver, route.plan, operation)
+                _change_target(receiver, route.plan, operation, self._sender(receiver, signal, _change_keywords))
                 for receiver in connected
                 if operation in receiver.filter.operations
             )
@@ -176,7 +212,7 @@ class Router:
             logger.info("Nothing listens to %s", route.plan.model._meta.label)
 
 
-def _change_target(connected: Connected, plan: TablePlan[Any], operation: Operation) -> Target:
+def _change_target(connected: Connected, plan: TablePlan[Any], operation: Operation, send: Send) -> Target:
     wanted = connected.filter
     indexes = None
     if wanted.fields is not None and operation is Operation.UPDATE:
@@ -188,10 +224,10 @@ def _change_target(connected: Connected, plan: TablePlan[Any], operation: Operat
                 plan.model._meta.label,
                 sorted(wanted.fields),
             )
-    return Target(_sender(connected, _change_keywords), connected.path, wanted.when, indexes)
+    return Target(send, connected.path, wanted.when, indexes)
 
 
-def _sender(connected: Connected, keywords: Callable[[Any], dict[str, Any]]) -> Callable[[Any], Any]:
+def _sender(connected: Connected, signal: WalSignal, keywords: Keywords) -> Send:
     """Make the function that calls a receiver: a handler with the change alone, others with the signal's keywords."""
     if connected.handler is not None:
         return async_to_sync(connected.handler) if connected.is_async else connected.handler
@@ -201,29 +237,22 @@ def _sender(connected: Connected, keywords: Callable[[Any], dict[str, Any]]) -> 
         if receiver is None:  # held weakly, and gone
             return None
         if connected.is_async:
-            return async_to_sync(receiver)(**keywords(sent))
-        return receiver(**keywords(sent))
+            return async_to_sync(receiver)(signal=signal, **keywords(sent))
+        return receiver(signal=signal, **keywords(sent))
 
     return send
 
 
 def _change_keywords(change: WalChange[Any]) -> dict[str, Any]:
-    return {
-        "signal": post_wal_change,
-        "sender": change.model,
-        "instance": change.instance,
-        "change": change,
-        "using": change.using,
-    }
+    return {"sender": change.model, "instance": change.instance, "change": change, "using": change.using}
 
 
 def _truncate_keywords(truncate: WalTruncate) -> dict[str, Any]:
-    return {"signal": post_wal_truncate, "sender": truncate.model, "truncate": truncate, "using": truncate.using}
+    return {"sender": truncate.model, "truncate": truncate, "using": truncate.using}
 
 
 def _message_keywords(message: ReceivedMessage) -> dict[str, Any]:
     return {
-        "signal": wal_message,
         "sender": None,
         "prefix": message.prefix,
         "content": message.content,

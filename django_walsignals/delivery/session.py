@@ -9,28 +9,29 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from django.db import connections
 
 from django_walsignals.conf import StreamConfig
-from django_walsignals.delivery.checkpoint import CheckpointKeeper, CheckpointStore, NoCheckpoint, facts_of, position_of
-from django_walsignals.delivery.gaps import Gap, GapKind, Situation, find_gap, published_tables
+from django_walsignals.delivery.checkpoint import (
+    CheckpointKeeper,
+    CheckpointStore,
+    NoCheckpoint,
+    facts_of,
+    position_of,
+)
+from django_walsignals.delivery.gaps import Gap, GapKind
 from django_walsignals.delivery.position import Position
-from django_walsignals.exceptions import CheckpointMoved, ConfigurationError, ConnectionLost, GapError, SlotInUse
+from django_walsignals.delivery.preparing import SetUp, connect, prepare, read_server_side, refuse_unusable
+from django_walsignals.exceptions import CheckpointMoved, ConfigurationError, ConnectionLost
 from django_walsignals.models import Checkpoint
 from django_walsignals.replication import commands
-from django_walsignals.replication.catalogue import (
-    Publication,
-    Slot,
-    read_publication,
-    read_slot,
-)
+from django_walsignals.replication.catalogue import Slot, read_slot
 from django_walsignals.replication.connection import ReplicationConnection
-from django_walsignals.replication.parameters import replication_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -49,26 +50,6 @@ class Session:
     server_timeout: float | None
 
 
-class SetUp(Protocol):
-    """What a stream needs on the server, and may have created there; ``provisioning`` implements it."""
-
-    def tables(self) -> Collection[str]:
-        """Name the tables that the stream is to bring, as ``schema.name``."""
-        ...
-
-    def apply(self, known_tables: Collection[str]) -> None:
-        """Create or change what is missing, slot aside; of the tables in the publication only those known may go."""
-        ...
-
-    def ensure_slot(self, connection: ReplicationConnection) -> None:
-        """Create the slot where there is none that can be read."""
-        ...
-
-    def move_slot(self) -> None:
-        """Move the slot to the end of the log, past what its publication can't bring."""
-        ...
-
-
 @contextmanager
 def durable_session(
     config: StreamConfig, set_up: SetUp, *, is_first: bool = True, accept_gap: bool = False
@@ -84,16 +65,33 @@ def durable_session(
         yield Session(connection, store, position, timeout)
 
 
+#: Keeps a publication while its block runs.
+Publisher = Callable[[], AbstractContextManager[object]]
+
+
 @contextmanager
-def temporary_session(config: StreamConfig) -> Iterator[Session]:
-    """Stream what is committed from now on, on a slot that ends with the session."""
-    connection = _connect(config)
-    with _ending(connection):
+def temporary_session(config: StreamConfig, publisher: Publisher | None = None) -> Iterator[Session]:
+    """Stream what is committed from now on, on a slot that ends with the session.
+
+    The publication goes after it, and is locked before it is made: one whose lock can be had has lost its owner.
+    """
+    connection = connect(config)
+    with closing(connection), _published(config, connection, publisher), _ending(connection):
         timeout = connection.wal_sender_timeout()
         slot = f"{config.slot[:40]}_tmp_{secrets.token_hex(6)}"
         position = Position(connection.create_temporary_slot(slot))
         connection.start(commands.start_replication(slot, position.lsn, [config.publication]), slot)
         yield Session(connection, NoCheckpoint(), position, timeout)
+
+
+@contextmanager
+def _published(config: StreamConfig, connection: ReplicationConnection, publisher: Publisher | None) -> Iterator[None]:
+    if publisher is None:
+        yield
+        return
+    connection.take(config.publication)
+    with publisher():
+        yield
 
 
 def slot_is_free(config: StreamConfig) -> bool:
@@ -108,15 +106,17 @@ def _start(
 ) -> tuple[ReplicationConnection, CheckpointStore, Position, float | None]:
     store = CheckpointStore(config.alias, config.checkpoint_database)
     for _ in range(_STARTS):
-        connection = _connect(config)
+        connection = connect(config)
         try:
-            position, facts = _prepare(config, store, connection, set_up, is_first=is_first, accept_gap=accept_gap)
+            checkpoint, gap = prepare(config, store, connection, set_up, is_first=is_first, accept_gap=accept_gap)
+            position, facts = _position(config, store, connection, checkpoint, gap)
             timeout = connection.wal_sender_timeout()
             connection.start(commands.start_replication(config.slot, position.lsn, [config.publication]), config.slot)
             checkpoint = store.load()
             if checkpoint is not None and position_of(checkpoint) == position:
                 if any(getattr(checkpoint, name) != value for name, value in facts.items()):
                     store.update_facts(**facts)
+                store.note_consumer()
                 return connection, store, position, timeout
         except BaseException:
             connection.close()
@@ -124,35 +124,6 @@ def _start(
         connection.close()
         logger.info("Another consumer moved the checkpoint during our start: starting again")
     raise CheckpointMoved(f"The checkpoint of stream {config.alias!r} keeps moving: does another consumer write it?")
-
-
-def _prepare(
-    config: StreamConfig,
-    store: CheckpointStore,
-    connection: ReplicationConnection,
-    set_up: SetUp,
-    *,
-    is_first: bool,
-    accept_gap: bool,
-) -> tuple[Position, dict[str, Any]]:
-    """Take the stream, look for a gap before anything is changed, set up what is missing, and say where to start."""
-    is_ours = connection.take(config.slot)
-    slot, publication = _read(config)
-    holder = None if slot is None else slot.active_pid
-    if holder is not None or not is_ours:
-        who = "that is starting" if holder is None else f"(pid {holder})"
-        raise SlotInUse(f"Replication slot {config.slot!r} is in use by another consumer {who}.")
-    checkpoint = store.load()
-    gap = None if checkpoint is None else _find_gap(connection, checkpoint, slot, publication, set_up.tables())
-    if gap is not None and not accept_gap:
-        raise gap.error()
-    if is_first:
-        set_up.apply(() if checkpoint is None else published_tables(checkpoint))
-        if checkpoint is None or gap is not None:
-            set_up.ensure_slot(connection)
-        if slot is not None and (publication is None or (gap is not None and gap.kind is GapKind.PUBLICATION)):
-            set_up.move_slot()
-    return _position(config, store, connection, checkpoint, gap)
 
 
 def _position(
@@ -164,8 +135,8 @@ def _position(
 ) -> tuple[Position, dict[str, Any]]:
     """Say where to start, and what that position belongs to."""
     system = connection.identify_system()
-    slot, publication = _read(config)
-    slot = _refuse_unusable(config, slot, system.database)
+    slot, publication = read_server_side(config)
+    slot = refuse_unusable(config, slot, system.database)
     if publication is None:
         raise ConfigurationError(f"There is no publication {config.publication!r}. Run walconsume without --no-setup.")
     facts = facts_of(system.system_identifier, system.timeline, config.slot, publication.fingerprint())
@@ -190,61 +161,6 @@ def _position_of_slot(slot: Slot) -> Position:
     if slot.confirmed_flush is None:
         raise ConnectionLost(f"Replication slot {slot.name!r} is still being made: try again in a moment.")
     return Position(slot.confirmed_flush)
-
-
-def _find_gap(
-    connection: ReplicationConnection,
-    checkpoint: Checkpoint,
-    slot: Slot | None,
-    publication: Publication | None,
-    wanted_tables: Collection[str],
-) -> Gap | None:
-    system = connection.identify_system()
-    history = connection.timeline_history(system.timeline) if system.timeline > 1 else {}
-    return find_gap(checkpoint, Situation(system, slot, publication, wanted_tables, history))
-
-
-def _refuse_unusable(config: StreamConfig, slot: Slot | None, database: str) -> Slot:
-    if slot is None:
-        raise ConfigurationError(
-            f"There is no replication slot {config.slot!r}. Run walconsume without --no-setup, or have it created: "
-            f"SELECT pg_create_logical_replication_slot('{config.slot}', 'pgoutput');"
-        )
-    if slot.lost:
-        raise GapError(
-            f"Replication slot {slot.name!r} can't be read any more: the server invalidated it ({slot.lost})."
-        )
-    if slot.plugin != "pgoutput":
-        raise ConfigurationError(
-            f"Replication slot {slot.name!r} belongs to the plugin {slot.plugin or 'of physical replication'}, "
-            "not to pgoutput: set SLOT to another name."
-        )
-    if slot.database != database:
-        raise ConfigurationError(
-            f"Replication slot {slot.name!r} belongs to database {slot.database!r}, not to {database!r} (slots are "
-            "shared by all databases of a server): set SLOT to another name."
-        )
-    return slot
-
-
-def _read(config: StreamConfig) -> tuple[Slot | None, Publication | None]:
-    with connections[config.database].cursor() as cursor:
-        return read_slot(cursor, config.slot), read_publication(cursor, config.publication)
-
-
-def _connect(config: StreamConfig) -> ReplicationConnection:
-    """Connect, unless the server would make every COMMIT wait for us, the checkpoint's own among them."""
-    database = connections[config.database]
-    parameters = replication_parameters(database.get_connection_params(), config.replication_options)
-    connection = ReplicationConnection.open(parameters, timezone=database.timezone_name)
-    if connection.is_synchronous_standby():
-        connection.close()
-        raise ConfigurationError(
-            "synchronous_standby_names names this consumer, so that every COMMIT would wait for it, and its own for "
-            "ever. Name the standbys there one by one, or name this consumer otherwise: "
-            "REPLICATION_OPTIONS = {'application_name': …}."
-        )
-    return connection
 
 
 @contextmanager

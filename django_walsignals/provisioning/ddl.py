@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 Report = Callable[[str], None]
 
+#: What is done after a statement, and commits or fails with it.
+Follow = Callable[[], None]
+
 #: How long a statement waits for its lock, how often it is tried, and for how many seconds.
 _LOCK_TIMEOUT: Final = "2s"
 _LOCK_ATTEMPTS: Final = 10
@@ -44,17 +47,30 @@ _OPEN_TRANSACTIONS: Final = """
 """
 
 
-def run_ddl(alias: str, statement: Composable, report: Report = logger.info) -> None:
-    """Run one statement under a short lock timeout, again and again for a while."""
-    connection = connections[alias]
+def _nothing() -> None:
+    """Do nothing more."""
+
+
+def run_ddl(alias: str, statement: Composable, report: Report = logger.info, follow: Follow = _nothing) -> None:
+    """Run one statement under a short lock timeout, again and again for a while; ``follow`` is of its transaction."""
+    with named_privileges(statement, connections[alias]):
+        _run_in_turns(alias, statement, report, follow)
+
+
+def try_out(alias: str, statement: Composable) -> None:
+    """Let the server judge a statement, and leave nothing of it; raise Django's error for what it refuses."""
+    _run_in_turns(alias, statement, logger.info, lambda: transaction.set_rollback(True, using=alias))
+
+
+def _run_in_turns(alias: str, statement: Composable, report: Report, follow: Follow) -> None:
     attempts = stamina.retry_context(on=_is_lock_timeout, attempts=_LOCK_ATTEMPTS, timeout=_LOCK_PATIENCE)
-    with named_privileges(statement, connection):
-        for attempt in attempts:
-            with attempt, transaction.atomic(using=alias, durable=True), connection.cursor() as cursor:
-                if attempt.num > 1:
-                    report("waiting for a lock that open transactions hold")
-                cursor.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
-                cursor.execute(statement)
+    for attempt in attempts:
+        with attempt, transaction.atomic(using=alias, durable=True), connections[alias].cursor() as cursor:
+            if attempt.num > 1:
+                report("waiting for a lock that open transactions hold")
+            cursor.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+            cursor.execute(statement)
+            follow()
 
 
 def _is_lock_timeout(exc: Exception) -> bool:

@@ -52,7 +52,7 @@ _TABLES: Final = """
         ARRAY(
             SELECT DISTINCT p.pubname::text
             FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
-            WHERE r.prattrs IS NOT NULL
+            WHERE r.prattrs IS NOT NULL AND p.pubname <> %(publication)s
             AND r.prrelid IN (SELECT ancestor FROM lines WHERE lines.relid = c.oid)
         ),
         ARRAY(
@@ -64,6 +64,17 @@ _TABLES: Final = """
             WHERE p.pubname <> %(publication)s
             AND coalesce(to_jsonb(p) ->> 'pubgencols', 'n') = 'n'
             AND tc.oid IN (SELECT ancestor FROM lines WHERE lines.relid = c.oid)
+        ),
+        ARRAY(
+            SELECT a.attname::text FROM pg_attribute a
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+            AND (a.attgenerated = '' OR (a.attgenerated = 's' AND %(lists_generated)s))
+            ORDER BY a.attnum
+        ),
+        ARRAY(
+            SELECT a.attname::text FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid
+            WHERE i.indrelid = c.oid AND a.attnum = ANY (i.indkey)
+            AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END
         )
     FROM members
     JOIN pg_class c ON c.oid = members.relid
@@ -74,7 +85,11 @@ _TABLES: Final = """
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """A table, or a partition of one (``is_root`` is then false), and what its identity would allow."""
+    """A table, or a partition of one (``is_root`` is then false), and what its identity would allow.
+
+    ``columns`` are those that a list in a publication may name, ``identity_columns`` those of the index that is its
+    replica identity. ``column_lists`` are other publications', since ours is made to fit.
+    """
 
     model: type[models.Model]
     is_root: bool
@@ -87,6 +102,8 @@ class TableFacts:
     has_virtual_generated: bool
     column_lists: Sequence[str]
     without_generated_elsewhere: Sequence[str]
+    columns: Sequence[str]
+    identity_columns: Sequence[str]
 
     @property
     def not_publishable(self) -> str:
@@ -113,9 +130,11 @@ def read_tables(
     """Read what the catalogue says of these models' tables; a model without a table has no row."""
     names = [connection.ops.quote_name(model._meta.db_table) for model in wanted]
     with connection.cursor() as cursor:
-        cursor.execute(_TABLES, {"names": names, "publication": publication})
+        version: int = connection.pg_version  # type: ignore[attr-defined]
+        lists_generated = version >= 180000
+        cursor.execute(_TABLES, {"names": names, "publication": publication, "lists_generated": lists_generated})
         rows = cursor.fetchall()
-    return [_facts(wanted, row, connection.pg_version) for row in rows]  # type: ignore[attr-defined]
+    return [_facts(wanted, row, version) for row in rows]
 
 
 def _facts(wanted: Sequence[type[models.Model]], row: Sequence[Any], server_version: int) -> TableFacts:

@@ -52,14 +52,21 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class PublishedTable:
-    """A table of a publication.
+    """A table of a publication: its columns there (None: all of them) and the condition on its rows (empty: none).
 
-    ``membership`` is the OID of its entry there, and is another one when the table was taken out and put back.
+    ``membership`` is the OID of its entry there, and is another one when the table was taken out and put back, as it
+    must be to change its columns or its condition.
     """
 
     oid: int
     table: TableRef
     membership: int
+    columns: tuple[str, ...] | None = None
+    row_filter: str = ""
+
+    def fingerprint(self) -> list[Any]:
+        """Say in JSON what the publication holds of it."""
+        return [str(self.table), self.membership, self.columns and list(self.columns), self.row_filter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +78,12 @@ class Publication:
     has_every_operation: bool
     via_root: bool
     generated_columns: bool
+    has_schemas: bool
     tables: Mapping[int, PublishedTable]
 
     def fingerprint(self) -> dict[str, Any]:
         """Say in JSON which tables it holds, so that a later start can tell one that went and came back."""
-        members = {str(oid): [str(table.table), table.membership] for oid, table in self.tables.items()}
-        return {"oid": self.oid, "tables": members}
+        return {"oid": self.oid, "tables": {str(oid): table.fingerprint() for oid, table in self.tables.items()}}
 
 
 _SERVER: Final = "SELECT current_setting('server_version_num')::int, current_setting('wal_level'), pg_is_in_recovery()"
@@ -90,11 +97,16 @@ _SLOT: Final = """
 
 _PUBLICATION: Final = """
     SELECT oid::bigint, puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot,
-    coalesce(to_jsonb(p) ->> 'pubgencols', 'n') <> 'n' FROM pg_publication p WHERE pubname = %s
+    coalesce(to_jsonb(p) ->> 'pubgencols', 'n') <> 'n',
+    EXISTS (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid) FROM pg_publication p WHERE pubname = %s
 """
 
 _PUBLISHED: Final = """
-    SELECT c.oid::bigint, n.nspname, c.relname, r.oid::bigint
+    SELECT c.oid::bigint, n.nspname, c.relname, r.oid::bigint,
+           CASE WHEN r.prattrs IS NOT NULL THEN ARRAY(
+               SELECT a.attname::text FROM pg_attribute a
+               WHERE a.attrelid = c.oid AND a.attnum = ANY (r.prattrs) ORDER BY a.attnum) END,
+           coalesce(pg_get_expr(r.prqual, r.prrelid), '')
     FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE r.prpubid = %s ORDER BY 1
 """
@@ -123,11 +135,16 @@ def read_publication(cursor: Cursor, name: str) -> Publication | None:
     if row is None:
         return None
     cursor.execute(_PUBLISHED, [row[0]])
-    tables = {
-        oid: PublishedTable(oid, TableRef(schema, table), entry) for oid, schema, table, entry in cursor.fetchall()
-    }
-    oid, all_tables, has_every_operation, via_root, generated_columns = row
-    return Publication(oid, all_tables, has_every_operation, via_root, generated_columns, tables)
+    tables = {found[0]: _published_table(*found) for found in cursor.fetchall()}
+    oid, all_tables, has_every_operation, via_root, generated_columns, has_schemas = row
+    return Publication(oid, all_tables, has_every_operation, via_root, generated_columns, has_schemas, tables)
+
+
+def _published_table(
+    oid: int, schema: str, table: str, membership: int, columns: list[str] | None, row_filter: str
+) -> PublishedTable:
+    chosen = None if columns is None else tuple(columns)
+    return PublishedTable(oid, TableRef(schema, table), membership, chosen, row_filter)
 
 
 def read_flushed_lsn(cursor: Cursor) -> LSN:

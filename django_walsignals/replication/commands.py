@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from psycopg.sql import SQL, Composed, Identifier, Literal
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from django_walsignals.protocol.lsn import LSN
 
@@ -39,6 +39,29 @@ class TableRef(NamedTuple):
     def identifier(self) -> Identifier:
         """The name, to be quoted in a statement."""
         return Identifier(self.schema, self.name)
+
+
+class Member(NamedTuple):
+    """A table as a publication holds it: all its columns or only these, all its rows or those that meet a condition.
+
+    ``where`` is SQL, and nobody's input: Django's compiler wrote it, or the server.
+    """
+
+    table: TableRef
+    columns: tuple[str, ...] | None = None
+    where: str = ""
+
+    @property
+    def definition(self) -> Composed:
+        """What stands for it in a publication's list of tables."""
+        # ONLY: a table that inherits from another is somebody else's model, or nobody's. A partitioned table brings its
+        # partitions all the same.
+        parts: list[Composable] = [SQL("ONLY {}").format(self.table.identifier)]
+        if self.columns is not None:
+            parts.append(SQL("({})").format(SQL(", ").join(map(Identifier, self.columns))))
+        if self.where:
+            parts.append(SQL("WHERE ({})").format(SQL(self.where)))
+        return SQL(" ").join(parts)
 
 
 def pin_session(timezone: str) -> Composed:
@@ -79,10 +102,10 @@ def create_temporary_slot(slot: str) -> Composed:
     )
 
 
-def create_publication(publication: str, tables: Iterable[TableRef], *, generated_columns: bool) -> Composed:
+def create_publication(publication: str, members: Iterable[Member | TableRef], *, generated_columns: bool) -> Composed:
     """Create a publication of these tables, partitions through their root; generated columns from PostgreSQL 18 on."""
-    return SQL("CREATE PUBLICATION {publication} FOR TABLE {tables} WITH ({options})").format(
-        publication=Identifier(publication), tables=_list(tables), options=publication_options(generated_columns)
+    return SQL("CREATE PUBLICATION {publication} FOR TABLE {members} WITH ({options})").format(
+        publication=Identifier(publication), members=_list(members), options=publication_options(generated_columns)
     )
 
 
@@ -99,10 +122,10 @@ def set_publication_options(publication: str, *, generated_columns: bool) -> Com
     )
 
 
-def add_tables(publication: str, tables: Iterable[TableRef]) -> Composed:
+def add_tables(publication: str, members: Iterable[Member | TableRef]) -> Composed:
     """Add tables to a publication."""
-    return SQL("ALTER PUBLICATION {publication} ADD TABLE {tables}").format(
-        publication=Identifier(publication), tables=_list(tables)
+    return SQL("ALTER PUBLICATION {publication} ADD TABLE {members}").format(
+        publication=Identifier(publication), members=_list(members)
     )
 
 
@@ -144,12 +167,19 @@ def move_slot(slot: str) -> Composed:
     return SQL("SELECT pg_replication_slot_advance({slot}, pg_current_wal_flush_lsn())").format(slot=Literal(slot))
 
 
+def create_slot_by_function(slot: str, *, failover: bool) -> Composed:
+    """Create a permanent slot over an ordinary connection, unless there is one; only outside of a transaction."""
+    return SQL(
+        "SELECT pg_create_logical_replication_slot({slot}, 'pgoutput'{option}) "
+        "WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = {slot})"
+    ).format(slot=Literal(slot), option=SQL(", failover => true" if failover else ""))
+
+
 def drop_slot(slot: str) -> Composed:
     """Drop a slot that nobody uses."""
     return SQL("SELECT pg_drop_replication_slot({slot})").format(slot=Literal(slot))
 
 
-def _list(tables: Iterable[TableRef]) -> Composed:
-    # ONLY: a table that inherits from another is somebody else's model, or nobody's. A partitioned table brings its
-    # partitions all the same.
-    return SQL(", ").join(SQL("ONLY {}").format(table.identifier) for table in tables)
+def _list(members: Iterable[Member | TableRef]) -> Composed:
+    every = (member if isinstance(member, Member) else Member(member) for member in members)
+    return SQL(", ").join(member.definition for member in every)

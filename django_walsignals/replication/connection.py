@@ -46,6 +46,12 @@ class SystemIdentity(NamedTuple):
     database: str
 
 
+def waits_for(standbys: str, own: str) -> bool:
+    """Say whether a value of synchronous_standby_names makes commits wait for who is called ``own``."""
+    names = {quoted or plain.lower() for quoted, plain in _STANDBY_NAME.findall(standbys)}
+    return not names.isdisjoint({"*", own, own.lower()})
+
+
 class ReplicationConnection:
     """One session with a walsender."""
 
@@ -90,8 +96,7 @@ class ReplicationConnection:
     def is_synchronous_standby(self) -> bool:
         """Say whether commits would wait for this connection: synchronous_standby_names has its name, or ``*``."""
         row = self.query(commands.SYNCHRONOUS_STANDBYS, "read a setting")
-        names = {quoted or plain.lower() for quoted, plain in _STANDBY_NAME.findall(row["standbys"])}
-        return not names.isdisjoint({"*", row["own"], row["own"].lower()})
+        return waits_for(row["standbys"], row["own"])
 
     def take(self, slot: str) -> bool:
         """Lock a stream for as long as this connection lives; False where another consumer has it.

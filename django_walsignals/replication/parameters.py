@@ -33,7 +33,7 @@ _CLIENT_SIDE: Final = {
 
 def replication_parameters(ordinary: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Merge an ordinary connection's parameters and the overrides; keys that libpq does not know are left out."""
-    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    known = libpq_keywords()
     merged = {**_CLIENT_SIDE, **{key: value for key, value in ordinary.items() if key in known and value is not None}}
     own_options = [str(source["options"]) for source in (ordinary, overrides) if source.get("options")]
     merged.update(overrides)
@@ -41,6 +41,11 @@ def replication_parameters(ordinary: Mapping[str, Any], overrides: Mapping[str, 
     # "If the value is database, the connection goes into logical replication mode."
     merged["replication"] = "database"
     return merged
+
+
+def libpq_keywords() -> set[str]:
+    """Name the parameters that libpq knows."""
+    return {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
 
 
 def _switches(settings: Mapping[str, str]) -> str:

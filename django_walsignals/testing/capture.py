@@ -17,8 +17,9 @@ from django.db.models import Model, Q
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 from django.db.transaction import TransactionManagementError
 
-from django_walsignals.changes import M, Operation, Row, Transaction, WalChange
+from django_walsignals.changes import M, Operation, Row, WalChange
 from django_walsignals.conf import DEFAULT_STREAM, StreamConfig, get_stream
+from django_walsignals.contexts import context
 from django_walsignals.exceptions import ConfigurationError
 from django_walsignals.selection import published_models
 from django_walsignals.signals import OperationName
@@ -26,6 +27,7 @@ from django_walsignals.testing.making import build_change, make_transaction
 from django_walsignals.testing.rows import FieldRows, concrete, rows_of
 from django_walsignals.testing.sending import send_change
 from django_walsignals.testing.writes import Writes
+from django_walsignals.transactions import Transaction
 
 OnUnseen = Literal["raise", "warn"]
 
@@ -224,4 +226,7 @@ class _Recorder:
         block = inside[0] if inside else None
         if self._transaction is None or block is None or block is not self._block:
             self._block, self._transaction = block, make_transaction()
+        made_in = context.current()
+        if made_in != self._transaction.context:
+            self._transaction = self._transaction.with_context(made_in)
         return self._transaction

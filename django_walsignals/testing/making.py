@@ -12,11 +12,13 @@ from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db.models import AutoField, Field, FileField, Model, Value
 from django.db.models.expressions import DatabaseDefault
 
-from django_walsignals.changes import UNKNOWN, M, Operation, Row, Transaction, WalChange
+from django_walsignals.changes import UNKNOWN, M, Operation, Row, WalChange
 from django_walsignals.conf import DEFAULT_STREAM, get_stream
+from django_walsignals.contexts import context as current_context
 from django_walsignals.protocol.lsn import LSN
 from django_walsignals.signals import OperationName
 from django_walsignals.testing.rows import FieldRows, concrete, rows_of
+from django_walsignals.transactions import Transaction
 
 #: Where the WAL of made transactions starts, and how far apart they lie, in bytes: any numbers that grow.
 _FIRST_LSN: Final = 0x1000000
@@ -37,6 +39,8 @@ def make_transaction(
 ) -> Transaction:
     """Make a transaction, later than all those made before; give it to each of its changes.
 
+    Its context is that of the block this runs in (``with context(…)``) unless given.
+
     >>> buying = make_transaction(context={"user": 7})
     >>> changes = [make_change(order, transaction=buying), make_change(item, transaction=buying)]
     """
@@ -46,7 +50,7 @@ def make_transaction(
         xid=number if xid is None else xid,
         commit_lsn=lsn,
         committed_at=committed_at or datetime.now(UTC),
-        context=context,
+        context=current_context.current() if context is None else context,
     )
     made.finish(LSN(lsn + _COMMIT_SIZE))
     return made
@@ -65,10 +69,10 @@ def make_change(
 ) -> WalChange[M]:
     """Make the change that the WAL would have brought for these instances, which need not be saved.
 
-    >>> make_change(Order(pk=1, status="new"))                                           # an insert >>>
-    make_change(Order(pk=1, status="paid"), old=Order(pk=1, status="new"))           # an update of its status >>>
-    make_change(order, operation="delete")                                           # the row that was >>>
-    make_change(order, operation="update")                                           # of the row before, only the key
+    >>> make_change(Order(pk=1, status="new"))  # an insert
+    >>> make_change(Order(pk=1, status="paid"), old=Order(pk=1, status="new"))  # an update of its status
+    >>> make_change(order, operation="delete")  # the row that was
+    >>> make_change(order, operation="update")  # of the row before, only the key
 
     ``unknown`` names fields that the WAL does not hold, in either row; fields that are deferred on an instance are
     unknown too, and those that the stream's EXCLUDE takes out. An instance without a key gets one where the key is an

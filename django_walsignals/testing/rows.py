@@ -8,12 +8,13 @@ fields are held to be columns that never came.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Generic
 
 from django.db.models import Field, Model
 
-from django_walsignals.binding.deferred import block_deferred_fields
+from django_walsignals.binding.deferred import ExcludedFields, block_deferred_fields
 from django_walsignals.changes import UNKNOWN, FieldDiff, M, Row, Table
 from django_walsignals.conf import StreamConfig
 from django_walsignals.selection import excluded_columns
@@ -22,14 +23,22 @@ from django_walsignals.selection import excluded_columns
 class FieldRows(Generic[M]):
     """The `RowBinding` of one model over rows of field values."""
 
-    def __init__(self, model: type[M], *, stream: str, using: str, excluded: Collection[str] = ()) -> None:
-        """``excluded`` names the columns that are never on an instance or in a diff."""
+    def __init__(
+        self,
+        model: type[M],
+        *,
+        stream: str,
+        using: str,
+        excluded: Mapping[str, Collection[str]] = MappingProxyType({}),
+    ) -> None:
+        """``excluded`` names the columns that are never on an instance or in a diff, by table."""
         self.model = concrete(model)
+        self._excluded_fields = ExcludedFields.of_columns(self.model, excluded)
         self.table = _table(self.model)
         self.stream = stream
         self.using = using
         self.fields: tuple[Field[Any, Any], ...] = tuple(
-            field for field in self._own if str(field.column) not in excluded
+            field for field in self._own if field.attname not in self._excluded_fields.attnames
         )
         self._at = {field.attname: at for at, field in enumerate(self.fields)}
         self.absent = frozenset(field.attname for field in self.model._meta.concrete_fields) - self._at.keys()
@@ -66,7 +75,7 @@ class FieldRows(Generic[M]):
         known = {name: copy_value(row[at]) for name, at in self._at.items() if row[at] is not UNKNOWN}
         instance = self.model.from_db(self.using, [*known], [*known.values()])
         if self.unknown_fields(row):
-            block_deferred_fields(instance)
+            block_deferred_fields(instance, self._excluded_fields)
         return instance
 
     def unknown_fields(self, row: Row) -> frozenset[str]:
@@ -97,8 +106,7 @@ class FieldRows(Generic[M]):
 
 def rows_of(model: type[M], config: StreamConfig, using: str | None = None) -> FieldRows[M]:
     """Bind a model as a stream would: without what its EXCLUDE takes out."""
-    excluded = excluded_columns(config).get(concrete(model)._meta.db_table, ())
-    return FieldRows(model, stream=config.alias, using=using or config.database, excluded=excluded)
+    return FieldRows(model, stream=config.alias, using=using or config.database, excluded=excluded_columns(config))
 
 
 def concrete(model: type[M]) -> type[M]:

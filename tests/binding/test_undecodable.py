@@ -62,6 +62,7 @@ def test_it_is_said_once_a_field(listening: Stream, caplog: pytest.LogCaptureFix
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
     assert "testapp.CoreFields.date" in said[0] and "testapp.CoreFields.moment" in said[1]
+    assert "infinity" not in "".join(said), "a value is not for the log"
 
 
 def test_an_update_to_and_from_such_a_value_is_a_difference(listening: Stream) -> None:

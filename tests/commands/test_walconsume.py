@@ -122,7 +122,7 @@ class TestOptions:
         with connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE %s", [f"{stream.name}%"])
             assert cursor.fetchone() == (0,)
-            cursor.execute("SELECT count(*) FROM pg_publication WHERE pubname LIKE %s", [f"%{stream.name}%"])
+            cursor.execute("SELECT count(*) FROM pg_publication")
             assert cursor.fetchone() == (0,)
             cursor.execute("SELECT relreplident FROM pg_class WHERE relname = 'testapp_note'")
             assert cursor.fetchone() in {("d",), ("f",)}
@@ -284,6 +284,25 @@ class TestBadInput:
         assert process.returncode == 1
         assert "There is no table walsignals_checkpoint yet. Run: manage.py migrate" in process.stderr.text
         assert stream.slot() is None
+
+    @pytest.mark.parametrize(
+        "command", ["walconsume", "walsetup", "walsetup --check", "walsetup --sql", "walsetup --drop"]
+    )
+    def test_an_older_table_exits_1(self, stream: Stream, command: str) -> None:
+        stream.listen(Note)
+        stream.set_up()
+        name, *options = command.split()
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE walsignals_checkpoint RENAME last_error_at TO hidden")
+        try:
+            with pytest.raises(CommandError) as failure:
+                call_command(name, *options, stdout=stream.output)
+        finally:
+            with connection.cursor() as cursor:
+                cursor.execute("ALTER TABLE walsignals_checkpoint RENAME hidden TO last_error_at")
+        said = "Table walsignals_checkpoint has no column last_error_at yet. Run: manage.py migrate"
+        assert (str(failure.value), failure.value.returncode) == (said, 1)
+        assert stream.slot() is not None
 
     def test_role_without_replication_exits_1(self, stream: Stream) -> None:
         role = f"{stream.name}_role"

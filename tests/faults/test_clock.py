@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from django_walsignals.delivery.feedback import Feedback
+from django_walsignals.delivery.feedback import IN_HAND_AFTER, Feedback
 from django_walsignals.exceptions import ConnectionLost
 from django_walsignals.protocol.frames import StandbyStatus, to_wire_time
 from django_walsignals.protocol.lsn import LSN
@@ -71,6 +71,19 @@ def test_position_never_goes_back(made: Made) -> None:
         feedback.confirm(LSN(1999))
     feedback.send()
     assert [status.flush for status in line.sent] == [2000, 2000]
+
+
+def test_a_batch_that_takes_long_is_spoken_of_and_moves_nothing(made: Made) -> None:
+    feedback, line, clock, _ = made
+    feedback.take(LSN(3000))
+    feedback.send()
+    clock.now += IN_HAND_AFTER
+    feedback.send()
+    feedback.confirm(LSN(3000))
+    clock.now += TIMEOUT
+    feedback.send()
+    assert [status.write for status in line.sent] == [1000, 3000, 3000, 3000]
+    assert [status.flush for status in line.sent] == [1000, 1000, 3000, 3000]
 
 
 def test_silent_server_is_asked_and_then_given_up(made: Made) -> None:

@@ -6,6 +6,7 @@ Random kills are known to miss such mistakes: a position one byte too far loses 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -172,7 +173,7 @@ def checkpoint_written_before_the_receivers(patch: Patch) -> None:
 
 
 def no_compare_and_swap(patch: Patch) -> None:
-    def overwrite(self: CheckpointStore, old: Position, new: Position) -> None:
+    def overwrite(self: CheckpointStore, old: Position, new: Position, at: datetime | None = None) -> None:
         self._rows().update(**new._asdict(), updated_at=timezone.now())
 
     patch.setattr(CheckpointStore, "move", overwrite)

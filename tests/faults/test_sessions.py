@@ -90,7 +90,7 @@ def test_backoff_between_attempts_keeps_the_connection(notes: Notes) -> None:
         notes.wait_for_effects(["after"], consumer)
         assert consumer.terminate() == 0
     assert consumer.stdout.text.count("streaming") == 1
-    assert "1 dead letters" in consumer.stdout.text
+    assert "1 dead letter\n" in consumer.stdout.text
 
 
 def test_receiver_that_writes_to_its_own_table_is_called_once_more_and_no_oftener(notes: Notes) -> None:

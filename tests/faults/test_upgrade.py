@@ -208,7 +208,8 @@ def _system_identifier(private: Private) -> str:
 
 
 def _checkpoint(private: Private) -> dict[str, Any]:
-    ((row,),) = private.execute("SELECT to_jsonb(c) FROM walsignals_checkpoint c")
+    query = "SELECT to_jsonb(c) - '{last_error,last_error_at}'::text[] FROM walsignals_checkpoint c"
+    ((row,),) = private.execute(query)
     return dict(row)
 
 

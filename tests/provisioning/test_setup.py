@@ -7,6 +7,7 @@ import pytest
 from django.core.management import CommandError
 from django.db import connection
 
+from django_walsignals.delivery import session
 from django_walsignals.replication.catalogue import Publication, read_publication
 from tests.processes import database_dsn
 from tests.streams import Stream
@@ -233,6 +234,7 @@ class TestLeastPrivilege:
         role = f"{stream.name}_role"
         execute(f"CREATE ROLE {role} LOGIN REPLICATION")
         execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+        execute(f"GRANT INSERT, UPDATE ON walsignals_checkpoint TO {role}")
         try:
             with stream.process(**as_role(role)) as consumer:
                 assert consumer.wait() == 1
@@ -312,6 +314,23 @@ class TestGaps:
         assert delivered.consume(accept_gap=True) == []
         Note.objects.create(text="after")
         assert [change.instance.text for change in delivered.consume()] == ["after"]
+
+    def test_killed_before_an_accepted_gap_is_told_it_is_still_a_gap(
+        self, delivered: Stream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        name = f'"Pub ""{delivered.name}"""'
+        execute(f"ALTER PUBLICATION {name} DROP TABLE testapp_note")
+        Note.objects.create(text="lost")
+
+        def die(*args: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(session, "_position", die)
+            with pytest.raises(CommandError, match="Stopped at once"):
+                delivered.consume(accept_gap=True)
+        assert tables(delivered) == {"testapp_note"}
+        assert "table public.testapp_note was taken out of its publication" in self.consume_with_gap(delivered)
 
 
 def test_two_consumers_starting_at_once_do_not_both_set_up(stream: Stream) -> None:

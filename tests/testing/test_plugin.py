@@ -17,12 +17,15 @@ REPOSITORY = Path(__file__).parents[2]
 #: Whether pytest finds the plugin by itself, as it does for users, or the package is only on the path.
 IS_INSTALLED = any(point.name == "walsignals" for point in entry_points(group="pytest11"))
 
-SETTINGS = """
+#: One for each process of this run; with capitals, which a slot's name can't have.
+DATABASE = f"test_plugin_{os.getpid()}_DB"
+
+SETTINGS = f"""
     from tests.server import database, settle
 
     SECRET_KEY = "x"
     USE_TZ = True
-    DATABASES = {"default": {**database(settle()), "TEST": {"NAME": "test_plugin_DB"}}}
+    DATABASES = {{"default": {{**database(settle()), "TEST": {{"NAME": "{DATABASE}"}}}}}}
     INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "django_walsignals"]
     DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 """
@@ -96,8 +99,8 @@ def outcome(result):
 
 def left_behind():
     with psycopg.connect(settle()) as session:
-        slots = "SELECT slot_name FROM pg_replication_slots WHERE slot_name LIKE 'walsignals_test_plugin%'"
-        databases = "SELECT datname FROM pg_database WHERE datname LIKE 'test_plugin_DB%'"
+        slots = f"SELECT slot_name FROM pg_replication_slots WHERE slot_name LIKE 'walsignals_{DATABASE.lower()}%'"
+        databases = f"SELECT datname FROM pg_database WHERE datname LIKE '{DATABASE}%'"
         return [name for query in (slots, databases) for (name,) in session.execute(query).fetchall()]
 
 
@@ -160,7 +163,7 @@ class TestFixtures:
         again = run("--create-db", project_settings=SETTINGS, conftest=RECEIVERS, test_it=TESTS)
 
         assert "10 passed" in outcome(result) and "10 passed" in outcome(again), result.stdout + again.stdout
-        assert kept == ["test_plugin_DB"]
+        assert kept == [DATABASE]
         assert left_behind() == []
 
     def test_receivers_connected_in_the_test_are_listened_to(self, run):

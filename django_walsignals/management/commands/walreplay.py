@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import OperationalError, ProgrammingError
+from django.db import DatabaseError
 from django.db.models import QuerySet
 
 from django_walsignals.delivery import replay
 from django_walsignals.exceptions import WalSignalsError
+from django_walsignals.management.base import WalCommand, database_error
 from django_walsignals.models import DeadLetter
 
 #: The columns of the table, and how wide a text may be there; the JSON has all of it.
@@ -36,7 +37,7 @@ _JSON_FIELDS: Final = (
 )
 
 
-class Command(BaseCommand):
+class Command(WalCommand):
     """Replay dead letters, list them, or discard them."""
 
     help = (
@@ -71,10 +72,8 @@ class Command(BaseCommand):
                 self._replay(found)
         except WalSignalsError as exc:
             raise CommandError(str(exc), returncode=exc.exit_code) from exc
-        except OperationalError as exc:
-            raise CommandError(f"The database can't be reached: {' '.join(str(exc).split())}") from exc
-        except ProgrammingError as exc:
-            raise CommandError(f"{' '.join(str(exc).split())}. Run: manage.py migrate") from exc
+        except DatabaseError as exc:
+            raise database_error(exc) from exc
         except KeyboardInterrupt as exc:
             raise CommandError("Stopped at once; the letter in hand is as it was.") from exc
 
@@ -87,7 +86,7 @@ class Command(BaseCommand):
         replayed = sum(result.outcome is replay.Outcome.REPLAYED for result in results)
         kept = sum(result.is_kept for result in results)
         if kept:
-            raise CommandError(f"{replayed} replayed; {kept} of {len(results)} dead letters are still there.")
+            raise CommandError(f"{replayed} replayed; still there: {kept} of {len(results)}.")
         self.stdout.write(f"{replayed} replayed" if results else "There are no such dead letters.")
 
     def _discard(self, found: Sequence[QuerySet[DeadLetter]], *, interactive: bool) -> None:

@@ -1,7 +1,4 @@
-"""The admin: checkpoints to look at, not to edit; dead letters to look into, replay and discard.
-
-Nothing here needs JavaScript or CSS of its own, and whatever came from outside is escaped.
-"""
+"""The dead letters in the admin: read-only, but for the actions."""
 
 from __future__ import annotations
 
@@ -19,36 +16,15 @@ from django.utils.translation import gettext_lazy as _
 
 from django_walsignals.delivery import letters, replay
 from django_walsignals.exceptions import WalSignalsError
-from django_walsignals.models import Checkpoint, DeadLetter
+from django_walsignals.models import DeadLetter
 
 if TYPE_CHECKING:
-    CheckpointModelAdmin = ModelAdmin[Checkpoint]
     DeadLetterModelAdmin = ModelAdmin[DeadLetter]
 else:  # ModelAdmin takes no type argument at run time
-    CheckpointModelAdmin = DeadLetterModelAdmin = ModelAdmin
+    DeadLetterModelAdmin = ModelAdmin
 
 _DIFF = """<table><thead><tr><th scope="col">{}</th><th scope="col">{}</th><th scope="col">{}</th></tr></thead>
 <tbody>{}</tbody></table>{}"""
-
-
-@admin.register(Checkpoint)
-class CheckpointAdmin(CheckpointModelAdmin):
-    """Streams and their positions, read-only: a position moved by hand would lose or repeat changes."""
-
-    list_display = ("stream", "lsn", "commit_lsn", "ordinal", "slot", "updated_at")
-    show_full_result_count = False
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Refuse: the consumer makes checkpoints."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse: the consumer moves checkpoints."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse: without its checkpoint a stream would start anew."""
-        return False
 
 
 @admin.register(DeadLetter)

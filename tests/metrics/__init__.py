@@ -1,0 +1,1 @@
+"""Metrics and health, scraped from consumers in processes of their own."""

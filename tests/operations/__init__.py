@@ -1,0 +1,1 @@
+"""Tests of the migration operations, mirroring ``django_walsignals.operations``."""
