@@ -6,6 +6,7 @@
 #   PG=16               the PostgreSQL major version of `make test` and `make demo`
 #   PG_BIN=/some/bin    PostgreSQL binaries to use instead of those found for PG
 #   ARGS="-k slot -x"   more arguments for pytest or the demo
+#   JOBS=0              how many tests run at once (0: one after the other, as debuggers want it)
 #   SECONDS=20          how long the demo runs (until Ctrl-C without it), or the soak
 
 PYTHON ?= python3
@@ -13,6 +14,7 @@ VENV ?= .venv
 DJANGO ?= 5.2
 PG ?= 18
 ARGS ?=
+JOBS ?= 3
 SECONDS ?=
 
 export PG
@@ -24,7 +26,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-django-$(DJANGO)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint types check clean
+.PHONY: help demo test soak lint types docs check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -33,7 +35,7 @@ demo: $(STAMP) ## Run the shop: real traffic, every change shown as it arrives (
 	@"$(BIN)/python" -m example_project.demo $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 test: $(STAMP) ## Run the tests on an embedded PostgreSQL (PG=16, DJANGO=6.1, ARGS="-k name")
-	@"$(BIN)/python" -m pytest $(ARGS)
+	@"$(BIN)/python" -m pytest --numprocesses=$(JOBS) --maxschedchunk=1 $(ARGS)
 
 soak: $(STAMP) ## Random writes, kills and faults for as long as told (SECONDS=600)
 	@SOAK_SECONDS=$(or $(SECONDS),600) "$(BIN)/python" -m pytest tests/faults/soak.py $(ARGS)
@@ -45,7 +47,10 @@ lint: $(STAMP) ## Check style and format with ruff
 types: $(STAMP) ## Check types with mypy --strict
 	@"$(BIN)/python" -m mypy
 
-check: lint types test ## Everything that CI runs here
+docs: $(STAMP) ## Build the documentation into .cache/site; a warning is an error
+	@"$(BIN)/mkdocs" build --strict --site-dir .cache/site
+
+check: lint types docs test ## Everything that CI runs here
 
 clean: ## Remove environments, caches, builds and the demo's database
 	rm -rf .venv* .cache .postgres .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
