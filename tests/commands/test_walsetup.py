@@ -200,7 +200,7 @@ class TestApplying:
 
         def after_a_rival(config: StreamConfig) -> Any:
             monkeypatch.setattr(preparing, "read_server_side", read)
-            execute("SELECT pg_logical_emit_message(false, 'x', 'y', true)")
+            execute("SELECT pg_logical_emit_message(true, 'x', 'y')")
             execute("UPDATE walsignals_checkpoint SET lsn = pg_current_wal_flush_lsn()")
             execute("SELECT pg_replication_slot_advance(%s, (SELECT lsn FROM walsignals_checkpoint))", [notes.name])
             return read(config)

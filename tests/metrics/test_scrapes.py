@@ -102,7 +102,7 @@ class TestWork:
             Note.objects.create(text="hang")
             wait_until(lambda: target.scrape().value("walsignals_without_progress_seconds") > 0)
             with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_logical_emit_message(false, 'ballast', repeat('x', 300000), true)")
+                cursor.execute("SELECT pg_logical_emit_message(true, 'ballast', repeat('x', 300000))")
             samples = target.scrape()
             assert samples.value("walsignals_lag_bytes") > 300_000
             assert samples.value("walsignals_retained_wal_bytes") > 300_000
@@ -136,7 +136,7 @@ class TestHeadroom:
             target.process.wait_for_stdout("streaming")
             room = target.scrape().value("walsignals_safe_wal_bytes")
             assert 0 < room <= 300e6
-            private.execute("SELECT pg_logical_emit_message(false, 'ballast', repeat('x', 2000000), true)")
+            private.execute("SELECT pg_logical_emit_message(true, 'ballast', repeat('x', 2000000))")
             wait_until(lambda: target.scrape().value("walsignals_safe_wal_bytes") < room)
 
     def test_without_a_limit_there_is_no_number(self, stream: Stream) -> None:
