@@ -290,6 +290,7 @@ def test_a_consumers_process_does_not_write_it(planted: Stream, process_settings
     with manage("walconsume", "-v3", "--metrics-port", "0", **env) as process:
         target = Target(process)
         wait_until(lambda: DeadLetter.objects.count() == CHANGES, message=lambda: str(process))
+        wait_until(lambda: "testapp.Keyless" in target.get("/metrics")[1])  # counted once it is committed
         metrics = "".join(target.get(path)[1] for path in ("/metrics", "/livez", "/readyz"))
         status = output("walstatus", "--json")
         process.terminate()

@@ -196,7 +196,6 @@ class TestStopping:
             process.wait_for_stdout("effect of slow")
             process.signal(signal.SIGINT)
             process.signal(signal.SIGTERM)
-            process.signal(signal.SIGINT)
             assert process.wait(timeout=5) == 1
         assert "Stopped at once; the batch in hand comes again" in process.stderr.text
         assert not Effect.objects.exists()

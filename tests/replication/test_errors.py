@@ -21,6 +21,7 @@ from example_project.postgres import PostgresCluster, free_port
 from tests import server
 from tests.conftest import MakeCluster
 from tests.replication.conftest import Open, Source, error_of
+from tests.waiting import wait_until
 
 BY_SQLSTATE = {
     "55006": (SlotInUse, "Another consumer holds it"),
@@ -221,6 +222,9 @@ class TestStrictServer:
             connect(strict.dsn())
 
     def test_no_slot_left(self, strict: PostgresCluster, connect: Open) -> None:
+        with psycopg.connect(strict.dsn(), autocommit=True) as session:
+            walsenders = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'"
+            wait_until(lambda: session.execute(walsenders).fetchone() == (0,))  # of the tests before
         connection = connect(strict.dsn())
         connection.create_temporary_slot("first")
         with pytest.raises(ConfigurationError, match=r"all replication slots are in use.*Raise max_replication_slots"):
