@@ -444,14 +444,14 @@ class TestBrokenTransactions:
         """In the careful path, into which the first receiver sends the batch, a child may still come first."""
 
         def child_first(**kwargs: Any) -> None:
-            Permission.objects.create(content_type_id=4711, codename="x", name="x")
-            execute("INSERT INTO django_content_type (id, app_label, model) VALUES (4711, 'a', 'b')")
+            Permission.objects.create(content_type_id=2_000_000_000, codename="x", name="x")
+            execute("INSERT INTO django_content_type (id, app_label, model) VALUES (2000000000, 'a', 'b')")
 
         post_wal_change.connect(swallow, sender=Note, operations=["insert"])
         post_wal_change.connect(child_first, sender=Note)
         Note.objects.create(text="a")
         notes.consume()
-        assert Permission.objects.filter(content_type_id=4711).count() == 1
+        assert Permission.objects.filter(content_type_id=2_000_000_000).count() == 1
         assert DeadLetter.objects.get().receiver.endswith(".swallow")
 
     def test_suspect_that_fails_at_commit_every_time_keeps_the_stream_going(self, notes: Stream) -> None:

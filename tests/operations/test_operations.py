@@ -219,8 +219,8 @@ class TestWhere:
 
 @pytest.mark.django_db
 @pytest.mark.integration
-def test_another_database_is_left_alone() -> None:
-    engine = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+def test_another_database_is_left_alone(tmp_path: Path) -> None:
+    engine = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "db.sqlite3")}
     other = ConnectionHandler({"default": engine})["default"]
     state = ProjectState.from_apps(apps)
     with other.schema_editor(collect_sql=True) as editor:
@@ -231,6 +231,7 @@ def test_another_database_is_left_alone() -> None:
         ):
             operation.database_forwards("testapp", editor, state, state)
             operation.database_backwards("testapp", editor, state, state)
+    other.close()
     assert editor.collected_sql == []
 
 
