@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 from django.db import DatabaseError, OperationalError
+
+from django_walsignals.exceptions import WalSignalsError
 
 _UNDEFINED_TABLE: Final = "42P01"
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
@@ -54,6 +58,26 @@ class WalCommand(BaseCommand):
             _discard_rest()
             raise CommandError(f"Can't write to standard output: {exc.strerror}.") from exc
         return output
+
+
+@contextmanager
+def command_errors(stopped: str) -> Iterator[None]:
+    """Turn what is expected to go wrong into a ``CommandError`` with its exit code; ``stopped`` is said of Ctrl-C."""
+    try:
+        yield
+    except WalSignalsError as exc:
+        raise CommandError(str(exc), returncode=exc.exit_code) from exc
+    except DatabaseError as exc:
+        raise database_error(exc) from exc
+    except KeyboardInterrupt as exc:
+        raise CommandError(stopped) from exc
+
+
+def positive_number(text: str) -> int:
+    """Read an option's positive whole number."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
 
 
 def database_error(exc: DatabaseError) -> CommandError:

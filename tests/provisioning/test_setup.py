@@ -8,30 +8,13 @@ from django.core.management import CommandError
 from django.db import connection
 
 from django_walsignals.delivery import session
-from django_walsignals.replication.catalogue import Publication, read_publication
 from tests.processes import database_dsn
+from tests.provisioning.catalogue import execute, identity, publication
 from tests.streams import Stream
 from tests.testapp.models import Note
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
-
-
-def execute(sql: str, params: Any = None) -> Any:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, params)
-        return cursor.fetchall() if cursor.description else None
-
-
-def publication(stream: Stream) -> Publication:
-    with connection.cursor() as cursor:
-        found = read_publication(cursor, f'Pub "{stream.name}"')
-    assert found is not None
-    return found
-
-
-def identity(table: str) -> str:
-    return str(execute("SELECT relreplident FROM pg_class WHERE oid = %s::regclass", [table])[0][0])
 
 
 @pytest.fixture(autouse=True)

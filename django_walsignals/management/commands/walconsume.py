@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
-from django.db import DatabaseError, connections
+from django.db import connections
 from django.utils.autoreload import run_with_reloader
 
 from django_walsignals.checks.starting import check_before_start
@@ -22,8 +22,8 @@ from django_walsignals.delivery.checkpoint import missing_migration
 from django_walsignals.delivery.observer import NOBODY
 from django_walsignals.delivery.shutdown import StopRequest
 from django_walsignals.delivery.supervisor import NOW, Orders, Supervisor
-from django_walsignals.exceptions import ConfigurationError, WalSignalsError
-from django_walsignals.management.base import WalCommand, database_error
+from django_walsignals.exceptions import ConfigurationError
+from django_walsignals.management.base import WalCommand, command_errors, positive_number
 from django_walsignals.metrics import DEFAULT_ADDRESS, DEFAULT_HEALTH_TIMEOUT, Endpoint, metrics_server
 from django_walsignals.protocol.lsn import LSN
 from django_walsignals.provisioning import setup
@@ -52,7 +52,7 @@ class Command(WalCommand):
         parser.add_argument(
             "--until-lsn", type=_position, metavar="now|LSN", help="stop when everything committed before is delivered"
         )
-        parser.add_argument("--max-changes", type=_count, metavar="N", help="stop after N changes")
+        parser.add_argument("--max-changes", type=positive_number, metavar="N", help="stop after N changes")
         parser.add_argument(
             "--temporary",
             action="store_true",
@@ -86,15 +86,11 @@ class Command(WalCommand):
             self.stderr.write(self.style.ERROR(f"CommandError: {exc}"))
 
     def _run(self, stream: str, **options: Any) -> None:
-        try:
-            with StopRequest() as stop:
-                self._consume(get_stream(stream), stop, **options)
-        except WalSignalsError as exc:
-            raise CommandError(str(exc), returncode=exc.exit_code) from exc
-        except DatabaseError as exc:
-            raise database_error(exc) from exc
-        except KeyboardInterrupt as exc:
-            raise CommandError("Stopped at once; the batch in hand comes again, unless it was just committed.") from exc
+        with (
+            command_errors("Stopped at once; the batch in hand comes again, unless it was just committed."),
+            StopRequest() as stop,
+        ):
+            self._consume(get_stream(stream), stop, **options)
 
     def _consume(
         self,
@@ -151,7 +147,7 @@ def _parsed(options: Mapping[str, Any]) -> dict[str, Any]:
     try:
         parsed = {
             "until_lsn": until if until is None or isinstance(until, LSN) else _position(str(until)),
-            "max_changes": most if most is None else _count(str(most)),
+            "max_changes": most if most is None else positive_number(str(most)),
             "endpoint": _endpoint(options),
         }
     except argparse.ArgumentTypeError as exc:
@@ -227,13 +223,6 @@ def _position(text: str) -> LSN | str:
         return LSN.parse(text)
     except ValueError as exc:
         raise argparse.ArgumentTypeError(f"{exc}, or 'now'") from exc
-
-
-def _count(text: str) -> int:
-    """Read an option's positive number."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-    return int(text)
 
 
 def _require(config: StreamConfig, *, temporary: bool) -> Server:

@@ -8,12 +8,10 @@ from typing import Any, Final
 
 from django.core.management.base import CommandError, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import DatabaseError
 from django.db.models import QuerySet
 
 from django_walsignals.delivery import replay
-from django_walsignals.exceptions import WalSignalsError
-from django_walsignals.management.base import WalCommand, database_error
+from django_walsignals.management.base import WalCommand, command_errors
 from django_walsignals.models import DeadLetter
 
 #: The columns of the table, and how wide a text may be there; the JSON has all of it.
@@ -62,7 +60,7 @@ class Command(WalCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Do what the options say."""
         selection = _selection(**options)
-        try:
+        with command_errors("Stopped at once; the letter in hand is as it was."):
             found = selection.letters()
             if options["list"] or options["json"]:
                 self._list(found, as_json=options["json"])
@@ -70,12 +68,6 @@ class Command(WalCommand):
                 self._discard(found, interactive=options["interactive"])
             else:
                 self._replay(found)
-        except WalSignalsError as exc:
-            raise CommandError(str(exc), returncode=exc.exit_code) from exc
-        except DatabaseError as exc:
-            raise database_error(exc) from exc
-        except KeyboardInterrupt as exc:
-            raise CommandError("Stopped at once; the letter in hand is as it was.") from exc
 
     def _replay(self, found: Sequence[QuerySet[DeadLetter]]) -> None:
         results = []

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from django.core.management.base import CommandError, CommandParser
-from django.db import DatabaseError, connections
+from django.db import connections
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,8 +17,8 @@ from django_walsignals.conf import DEFAULT_STREAM, StreamConfig, get_stream
 from django_walsignals.delivery.checkpoint import missing_migration
 from django_walsignals.delivery.gaps import Gap, accept_hint, published_tables
 from django_walsignals.delivery.preparing import look_for_gap, read_server_side, set_up_stream
-from django_walsignals.exceptions import ConfigurationError, PrivilegeError, SlotInUse, WalSignalsError
-from django_walsignals.management.base import WalCommand, database_error
+from django_walsignals.exceptions import ConfigurationError, PrivilegeError, SlotInUse
+from django_walsignals.management.base import WalCommand, command_errors
 from django_walsignals.models import Checkpoint, DeadLetter
 from django_walsignals.provisioning import removal, script
 from django_walsignals.provisioning.setup import StreamSetUp, require_server, slot_finding
@@ -63,14 +63,8 @@ class Command(WalCommand):
     def handle(self, *args: Any, stream: str, **options: Any) -> None:
         """Do what the options say."""
         _refuse_usage(options)
-        try:
+        with command_errors("Stopped at once; run it again to see what is left to do."):
             self._run(get_stream(stream), **options)
-        except WalSignalsError as exc:
-            raise CommandError(str(exc), returncode=exc.exit_code) from exc
-        except DatabaseError as exc:
-            raise database_error(exc) from exc
-        except KeyboardInterrupt as exc:
-            raise CommandError("Stopped at once; run it again to see what is left to do.") from exc
 
     def _run(self, config: StreamConfig, *, check: bool, sql: bool, drop: bool, **options: Any) -> None:
         server = _require(config)

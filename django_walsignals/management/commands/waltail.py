@@ -8,12 +8,12 @@ from contextlib import closing
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.db import DatabaseError, connections
+from django.db import connections
 
 from django_walsignals.conf import StreamConfig
 from django_walsignals.delivery.shutdown import StopRequest
-from django_walsignals.exceptions import ConfigurationError, WalSignalsError
-from django_walsignals.management.base import WalCommand, database_error
+from django_walsignals.exceptions import ConfigurationError
+from django_walsignals.management.base import WalCommand, command_errors, positive_number
 from django_walsignals.provisioning import setup
 from django_walsignals.replication.catalogue import Server
 from django_walsignals.tail import choosing, watching
@@ -50,20 +50,17 @@ class Command(WalCommand):
         )
         parser.add_argument("--messages", action="store_true", help="logical messages too (pg_logical_emit_message)")
         parser.add_argument("--json", action="store_true", help="one JSON object a line")
-        parser.add_argument("-n", "--max-changes", type=_count, metavar="N", help="end after N")
+        parser.add_argument("-n", "--max-changes", type=positive_number, metavar="N", help="end after N")
 
     def handle(self, *args: Any, models: Sequence[str], **options: Any) -> None:
         """Show changes until stopped, and map what goes wrong to exit codes."""
         wish = _wish(**options)
-        try:
-            with StopRequest() as stop, closing(Output(self.stdout, stop.request)) as output:
-                self._watch(models, wish, stop, output, **options)
-        except WalSignalsError as exc:
-            raise CommandError(str(exc), returncode=exc.exit_code) from exc
-        except DatabaseError as exc:
-            raise database_error(exc) from exc
-        except KeyboardInterrupt as exc:
-            raise CommandError("Stopped at once.") from exc
+        with (
+            command_errors("Stopped at once."),
+            StopRequest() as stop,
+            closing(Output(self.stdout, stop.request)) as output,
+        ):
+            self._watch(models, wish, stop, output, **options)
 
     def _watch(
         self,
@@ -114,7 +111,7 @@ def _wish(*, operations: Any, fields: Any, messages: bool, max_changes: Any, **o
             operations=watching.OPERATIONS if operations is None else _operations(operations),
             fields=() if fields is None else _names(fields),
             messages=messages,
-            most=None if max_changes is None else _count(str(max_changes)),
+            most=None if max_changes is None else positive_number(str(max_changes)),
         )
     except argparse.ArgumentTypeError as exc:
         raise CommandError(str(exc), returncode=2) from exc
@@ -135,10 +132,3 @@ def _operations(text: str | Sequence[str]) -> tuple[str, ...]:
     if unknown := [name for name in names if name not in watching.OPERATIONS]:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(watching.OPERATIONS)}")
     return names
-
-
-def _count(text: str) -> int:
-    """Read a positive number."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-    return int(text)
