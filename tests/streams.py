@@ -82,7 +82,10 @@ class Stream:
             return read_slot(cursor, get_stream().slot)
 
     def drop(self) -> None:
-        """Remove what the stream had on the server: its slot, and whatever this database publishes."""
+        """Remove what the stream had on the server: its slot, whatever this database publishes, and full identities.
+
+        So each test starts from the same tables, whichever ran before it.
+        """
         wait_until(self._slot_is_free, message="the slot is still in use")
         with connections["default"].cursor() as cursor:
             query = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s"
@@ -90,6 +93,9 @@ class Stream:
             cursor.execute("SELECT pubname FROM pg_publication")
             for (publication,) in cursor.fetchall():
                 cursor.execute(sql.SQL("DROP PUBLICATION {}").format(sql.Identifier(publication)))
+            cursor.execute("SELECT oid::regclass::text FROM pg_class WHERE relreplident = 'f'")
+            for (table,) in cursor.fetchall():
+                cursor.execute(f"ALTER TABLE {table} REPLICA IDENTITY DEFAULT")
 
     def _slot_is_free(self) -> bool:
         """Say whether nobody has the slot; a walsender lives on for a moment after its consumer."""

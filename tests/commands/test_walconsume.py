@@ -79,7 +79,7 @@ class TestOutput:
 
     def test_waiting_for_open_transactions_is_shown(self, stream: Stream) -> None:
         with psycopg.connect(database_dsn(), application_name="a long report") as open_one:
-            open_one.execute("INSERT INTO testapp_note (text) VALUES ('open')")
+            open_one.execute("SELECT pg_current_xact_id()")
             with stream.process() as process:
                 line = process.wait_for_stdout("waiting for open transactions to end before the slot can start: .*")
                 assert f"pid {open_one.info.backend_pid}" in line[0]

@@ -200,6 +200,13 @@ def strict() -> Iterator[PostgresCluster]:
 
 @pytest.mark.integration
 class TestStrictServer:
+    @pytest.fixture(autouse=True)
+    def no_walsender_yet(self, strict: PostgresCluster) -> None:
+        """Wait for those of the tests before: it is the server's only one."""
+        with psycopg.connect(strict.dsn(), autocommit=True) as session:
+            walsenders = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'"
+            wait_until(lambda: session.execute(walsenders).fetchone() == (0,))
+
     def test_the_right_password(self, strict: PostgresCluster, connect: Open) -> None:
         connection = connect(strict.dsn(host="127.0.0.1"), user="walter", password="right")
         assert connection.identify_system().database == "postgres"
@@ -222,9 +229,6 @@ class TestStrictServer:
             connect(strict.dsn())
 
     def test_no_slot_left(self, strict: PostgresCluster, connect: Open) -> None:
-        with psycopg.connect(strict.dsn(), autocommit=True) as session:
-            walsenders = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'"
-            wait_until(lambda: session.execute(walsenders).fetchone() == (0,))  # of the tests before
         connection = connect(strict.dsn())
         connection.create_temporary_slot("first")
         with pytest.raises(ConfigurationError, match=r"all replication slots are in use.*Raise max_replication_slots"):
